@@ -13,7 +13,9 @@ from pathlib import Path
 
 from setuptools import setup
 
-REMEDY = "To install without compiling (every operator runs in plain PyTorch, slower): GANOPS_BUILD=reference pip install ..."
+REMEDY = (
+    "To install without compiling (plain PyTorch serves every operator, slower): GANOPS_BUILD=reference pip install ..."
+)
 STABLE_ABI = (2, 13)  # one library for every torch from this one on; with an older torch, for that one on
 
 
@@ -66,9 +68,8 @@ def extension_arguments():
             try:
                 super().run()
             except Exception as error:
-                sys.exit(
-                    f"ganops: the kernels did not compile: {error}\nA C++17 compiler is needed (g++ 11 or newer).\n{REMEDY}"
-                )
+                needed = "A C++17 compiler is needed (g++ 11 or newer)."
+                sys.exit(f"ganops: the kernels did not compile: {error}\n{needed}\n{REMEDY}")
 
     return {
         "ext_modules": [extension],

@@ -7,6 +7,8 @@
 #include "bias_act/params.h"
 #define GANOPS_KERNEL_FILE "bias_act/cpu.cpp"
 #include "common/isa.h"
+// Once per instruction set, too.
+#include "bias_act/cpu.h"
 
 namespace ganops::GANOPS_ISA {
 
@@ -14,9 +16,8 @@ constexpr int64_t kRow = 256;        // elements converted at a time: their floa
 constexpr int64_t kGrain = 1 << 15;  // elements that are worth a thread
 constexpr int64_t kPiece = 1 << 14;  // a longer run is split, so that few runs still feed all threads
 
-// y[i] from x[i], dy[i] and the bias, which is one value, or one for each element where b is given.
 template <Activation act, int order, class C>
-void bias_act_block(const C* x, const C* dy, const C* b, C bias, C* y, int64_t n, const BiasActParams& p) {
+void bias_act_elements(const C* x, const C* dy, const C* b, C bias, C* y, int64_t n, const ActivationParams& p) {
   const C alpha = C(p.alpha), gain = C(p.gain), c = p.clamp < 0 ? std::numeric_limits<C>::quiet_NaN() : C(p.clamp);
   if constexpr (order == 0) {
     for (int64_t i = 0; i < n; i++) y[i] = clamp(activate<act>(x[i] + (b ? b[i] : bias), alpha) * gain, c);
@@ -35,21 +36,26 @@ void bias_act_block(const C* x, const C* dy, const C* b, C bias, C* y, int64_t n
   }
 }
 
-template <class C>
-using Block = decltype(&bias_act_block<Activation::linear, 0, C>);
-
 template <class C, int... act>
-Block<C> choose_block(const BiasActParams& p, std::integer_sequence<int, act...>) {
-  constexpr Block<C> kBlocks[][3] = {{bias_act_block<static_cast<Activation>(act), 0, C>,
-                                      bias_act_block<static_cast<Activation>(act), 1, C>,
-                                      bias_act_block<static_cast<Activation>(act), 2, C>}...};
+BiasActBlock<C> choose_block(const ActivationParams& p, std::integer_sequence<int, act...>) {
+  constexpr BiasActBlock<C> kBlocks[][3] = {{bias_act_elements<static_cast<Activation>(act), 0, C>,
+                                             bias_act_elements<static_cast<Activation>(act), 1, C>,
+                                             bias_act_elements<static_cast<Activation>(act), 2, C>}...};
   return kBlocks[static_cast<int>(p.act)][p.order];
 }
 
+template <class C>
+BiasActBlock<C> bias_act_block(const ActivationParams& p) {
+  return choose_block<C>(p, std::make_integer_sequence<int, static_cast<int>(Activation::gelu) + 1>{});
+}
+
+template BiasActBlock<float> bias_act_block(const ActivationParams&);
+template BiasActBlock<double> bias_act_block(const ActivationParams&);
+
 // A run of n consecutive elements of any type.
 template <class T>
-void bias_act_run(Block<compute_t<T>> block, const T* x, const T* dy, const compute_t<T>* b, compute_t<T> bias, T* y,
-                  int64_t n, const BiasActParams& p) {
+void bias_act_run(BiasActBlock<compute_t<T>> block, const T* x, const T* dy, const compute_t<T>* b, compute_t<T> bias,
+                  T* y, int64_t n, const ActivationParams& p) {
   using C = compute_t<T>;
   if constexpr (std::is_same_v<T, C>) {
     block(x, dy, b, bias, y, n, p);
@@ -68,7 +74,7 @@ void bias_act_run(Block<compute_t<T>> block, const T* x, const T* dy, const comp
 template <class T>
 void bias_act_tensor(const BiasActParams& p) {
   using C = compute_t<T>;
-  const Block<C> block = choose_block<C>(p, std::make_integer_sequence<int, static_cast<int>(Activation::gelu) + 1>{});
+  const BiasActBlock<C> block = bias_act_block<C>(p.activation);
   const T *x = static_cast<const T*>(p.x), *dy = static_cast<const T*>(p.dy);
   T* y = static_cast<T*>(p.y);
   std::vector<C> b(p.b ? p.channels : 0);
@@ -78,7 +84,7 @@ void bias_act_tensor(const BiasActParams& p) {
     parallel_for(p.outer, kGrain / p.channels + 1, [&](int64_t begin, int64_t end) {
       for (int64_t i = begin; i < end; i++) {
         const int64_t at = i * p.channels;
-        bias_act_run<T>(block, x + at, dy ? dy + at : nullptr, b.data(), C(0), y + at, p.channels, p);
+        bias_act_run<T>(block, x + at, dy ? dy + at : nullptr, b.data(), C(0), y + at, p.channels, p.activation);
       }
     });
     return;
@@ -90,7 +96,8 @@ void bias_act_tensor(const BiasActParams& p) {
     for (int64_t i = begin; i < end; i++) {
       const int64_t piece = i % pieces * kPiece, at = i / pieces * run + piece;
       const C bias = p.b ? b[i / pieces % p.channels] : C(0);
-      bias_act_run<T>(block, x + at, dy ? dy + at : nullptr, nullptr, bias, y + at, std::min(kPiece, run - piece), p);
+      bias_act_run<T>(block, x + at, dy ? dy + at : nullptr, nullptr, bias, y + at, std::min(kPiece, run - piece),
+                      p.activation);
     }
   });
 }

@@ -5,7 +5,7 @@
 
 namespace ganops {
 
-inline Activation parse_activation(const std::string& name) {
+Activation parse_activation(const std::string& name) {
   constexpr const char* kNames[] = {"linear", "relu", "lrelu",    "tanh",  "sigmoid",
                                     "elu",    "selu", "softplus", "swish", "gelu"};
   int index = 0;
@@ -41,12 +41,7 @@ inline Tensor run_bias_act(LaunchBiasAct launch, const Tensor& x_any, const std:
   for (int64_t i = x.dim() - 1; dims[i] != dim; i--) p.inner *= x.size(dims[i]);
   p.outer = x.numel() / std::max<int64_t>(p.channels * p.inner, 1);
   p.dtype = dtype_of(x);
-  p.act = activation;
-  p.alpha = alpha;
-  p.gain = gain;
-  p.clamp = clamp;
-  p.order = static_cast<int>(order);
-  p.kept_result = order > 0 && !keeps_argument;
+  p.activation = {activation, alpha, gain, clamp, static_cast<int>(order), order > 0 && !keeps_argument};
   if (x.numel() > 0) launch(p, stream_of(x));
   return y;
 }

@@ -1,5 +1,6 @@
 #pragma once
 #include <cstdint>
+#include <string>
 
 #include "common/types.h"
 
@@ -7,8 +8,16 @@ namespace ganops {
 
 enum class Activation { linear, relu, lrelu, tanh, sigmoid, elu, selu, softplus, swish, gelu };
 
-// y = clamp(gain * act(x + b)), or its slope of some order: y = dy * slope(kept). Tensors are seen as [outer, C,
-// inner].
+// clamp(gain * act(u)), or a slope of it.
+struct ActivationParams {
+  Activation act;
+  double alpha, gain;
+  double clamp;      // negative: none
+  int order;         // 0: the value; 1, 2: that slope, times dy
+  bool kept_result;  // a slope is taken from the forward pass's result, not from its argument
+};
+
+// y = activation(x + b). Tensors are seen as [outer, C, inner].
 struct BiasActParams {
   const void* x;   // [outer, C, inner]; for a slope: what the forward pass kept, its result or its argument
   const void* b;   // [C] or null
@@ -16,12 +25,10 @@ struct BiasActParams {
   void* y;         // [outer, C, inner]
   int64_t outer, channels, inner;
   DType dtype;
-  Activation act;
-  double alpha, gain;
-  double clamp;      // negative: none
-  int order;         // 0: the value; 1, 2: that slope
-  bool kept_result;  // for a slope: x is the forward pass's result, not its argument
+  ActivationParams activation;
 };
+
+Activation parse_activation(const std::string& name);
 
 void launch_bias_act_cpu(const BiasActParams& p, void* stream);
 void launch_bias_act_cuda(const BiasActParams& p, void* stream);

@@ -96,11 +96,15 @@ inline std::optional<Tensor> contiguous_or_none(const std::optional<Tensor>& t) 
   return t ? std::optional<Tensor>(torch::stable::contiguous(*t)) : std::nullopt;
 }
 
-// A FIR filter as kernels take it: contiguous, in the dtype x is computed in.
-inline std::optional<Tensor> filter_for(const Tensor& x, const std::optional<Tensor>& f) {
-  if (!f) return std::nullopt;
+// A filter, scale or noise as kernels take it: contiguous, in the dtype x is computed in.
+inline std::optional<Tensor> in_compute_dtype(const Tensor& x, const std::optional<Tensor>& t) {
+  if (!t) return std::nullopt;
   const ScalarType dtype = x.scalar_type() == ScalarType::Double ? ScalarType::Double : ScalarType::Float;
-  return torch::stable::contiguous(f->scalar_type() == dtype ? *f : torch::stable::to(*f, dtype));
+  return torch::stable::contiguous(t->scalar_type() == dtype ? *t : torch::stable::to(*t, dtype));
+}
+
+inline std::optional<Tensor> filter_for(const Tensor& x, const std::optional<Tensor>& f) {
+  return in_compute_dtype(x, f);
 }
 
 }  // namespace ganops

@@ -1,0 +1,35 @@
+#include <string>
+
+#include "common/host.h"
+#include "modulated_conv2d/params.h"
+
+namespace ganops {
+
+template <void (*launch)(const EpilogueParams&, void* stream)>
+Tensor modulated_conv2d_epilogue(const Tensor& x_any, const std::optional<Tensor>& scale,
+                                 const std::optional<Tensor>& noise, const std::optional<Tensor>& b,
+                                 const std::string& act, double alpha, double gain, double clamp) {
+  const Tensor x = dense(x_any);
+  Tensor y = torch::stable::empty_like(x);
+  const auto scale_c = in_compute_dtype(x, scale), noise_c = in_compute_dtype(x, noise), b_c = in_compute_dtype(x, b);
+
+  EpilogueParams p{};
+  p.x = x.const_data_ptr();
+  p.scale = data_or_null(scale_c);
+  p.noise = data_or_null(noise_c);
+  p.b = data_or_null(b_c);
+  p.y = y.mutable_data_ptr();
+  p.batch = x.size(0);
+  p.channels = x.size(1);
+  p.pixels = x.size(2) * x.size(3);
+  p.noise_stride = noise && noise->size(0) > 1 ? p.pixels : 0;
+  p.channels_last = is_channels_last(x);
+  p.dtype = dtype_of(x);
+  p.activation = {parse_activation(act), alpha, gain, clamp, 0, false};
+  if (x.numel() > 0) launch(p, stream_of(x));
+  return y;
+}
+
+}  // namespace ganops
+
+GANOPS_REGISTER(modulated_conv2d_epilogue, launch_epilogue)

@@ -1,0 +1,104 @@
+"""Which implementation serves an operator: the choice, its reasons, and the one call every operator goes through."""
+
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from . import _load
+
+AUTO, REFERENCE = "auto", "reference"
+NATIVE_DEVICES = ("cpu", "cuda")
+
+_chosen: ContextVar[str] = ContextVar("ganops_backend", default=AUTO)
+_references: dict[str, Callable[..., Any]] = {}
+_namespaces: dict[str, str] = {device: "ganops" for device in NATIVE_DEVICES}
+_warned_slow: set[str] = set()
+
+
+def backends() -> dict[str, str]:
+    """What can serve the operators on this machine: name -> "available", or the reason why it is not."""
+    return {REFERENCE: "available", **{device: _why_not(device) or "available" for device in NATIVE_DEVICES}}
+
+
+@contextmanager
+def backend(name: str) -> Iterator[None]:
+    """Force an implementation inside a ``with`` block, for this thread or asynchronous task alone.
+
+    Args:
+        name: "auto" (compiled kernels where they exist), "reference" (plain PyTorch, differentiated by torch itself),
+            or a key of :func:`backends`; with "cpu" or "cuda" a tensor on another device is refused.
+
+    A backward pass runs on the implementation in force where it is called.
+
+    Raises:
+        ValueError: unknown name.
+        RuntimeError: that implementation is not available here; the text says why.
+    """
+    known = [AUTO, REFERENCE, *_namespaces]
+    if name not in known:
+        raise ValueError(f"name must be one of {', '.join(map(repr, known))}, got {name!r}")
+    reason = _why_not(name) if name in NATIVE_DEVICES else None
+    if reason:
+        raise RuntimeError(f"backend {name!r} is not available: {reason}")
+    token = _chosen.set(name)
+    try:
+        yield
+    finally:
+        _chosen.reset(token)
+
+
+def add_reference(op: str, function: Callable[..., Any]) -> None:
+    _references[op] = function
+
+
+def without_autocast(function: Callable[..., Any], device: torch.device, *args: Any) -> Any:
+    """Reference code states its dtypes; autocast must not change them."""
+    if not torch.amp.is_autocast_available(device.type):
+        return function(*args)
+    with torch.autocast(device.type, enabled=False):
+        return function(*args)
+
+
+def call(op: str, x: Tensor, *args: Any) -> Any:
+    """Run ``op`` on the implementation in force."""
+    chosen = _chosen.get()
+    if chosen == REFERENCE:
+        return without_autocast(_references[op], x.device, x, *args)
+    if chosen in NATIVE_DEVICES and x.device.type != chosen:
+        raise RuntimeError(f"backend {chosen!r} is in force, but x is on {x.device}")
+    if chosen == AUTO and x.device.type == "cuda":
+        _warn_if_slow(x.device.type)
+    return getattr(getattr(torch.ops, _namespaces.get(chosen, "ganops")), op)(x, *args)
+
+
+def is_reference() -> bool:
+    return _chosen.get() == REFERENCE
+
+
+def _has_kernel(device: str) -> bool:
+    return torch._C._dispatch_has_kernel_for_dispatch_key("ganops::bias_act", device.upper())
+
+
+def _why_not(device: str) -> str | None:
+    if _load.UNAVAILABLE:
+        return _load.UNAVAILABLE
+    if not _has_kernel(device):
+        return f"the compiled library has no {device.upper()} kernels"
+    if device == "cuda" and not torch.cuda.is_available():
+        built = torch.version.cuda is not None
+        return "torch sees no GPU" if built else f"torch {torch.__version__} is a CPU build"
+    return None
+
+
+@torch.compiler.assume_constant_result
+def _warn_if_slow(device: str) -> None:
+    reason = None if device in _warned_slow else _why_not(device)
+    _warned_slow.add(device)
+    if reason:
+        message = f"ganops runs in plain PyTorch on {device}, many times slower than its kernels: {reason}"
+        warnings.warn(message, RuntimeWarning, stacklevel=4)

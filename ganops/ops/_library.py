@@ -1,0 +1,59 @@
+"""Registers an operator with torch: schema, reference as the default kernel, shape function, gradient."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from .. import _backend
+
+
+class Operator(NamedTuple):
+    name: str
+    schema: str
+    reference: Callable[..., Any]
+    fake: Callable[..., Any]
+    setup_context: Callable[..., None]
+    backward: Callable[..., Any]
+
+
+OPERATORS: list[Operator] = []
+
+
+def register(operator: Operator) -> None:
+    OPERATORS.append(operator)
+    _backend.add_reference(operator.name, operator.reference)
+    register_in("ganops", operator)
+
+
+def register_in(namespace: str, operator: Operator) -> None:
+    """A compiled kernel of the same name, registered before or after, overrides the reference on its device."""
+    name = f"{namespace}::{operator.name}"
+    torch.library.define(name, operator.schema, tags=(torch.Tag.pt2_compliant_tag,))
+
+    def default(x: Tensor, *args: Any) -> Any:
+        result = _backend.without_autocast(operator.reference, x.device, x, *args)
+        if isinstance(result, tuple):
+            return (like_format(result[0], x), *result[1:])
+        return like_format(result, x)
+
+    torch.library.impl(name, "default", default)
+    torch.library.register_fake(name, operator.fake)
+    torch.library.register_autograd(name, operator.backward, setup_context=operator.setup_context)
+
+
+def memory_format(x: Tensor) -> torch.memory_format:
+    """What an op's output takes over from x: channels_last where x is that and nothing else."""
+    if x.ndim == 4 and not x.is_contiguous() and x.is_contiguous(memory_format=torch.channels_last):
+        return torch.channels_last
+    return torch.contiguous_format
+
+
+def like_format(y: Tensor, x: Tensor) -> Tensor:
+    return y.contiguous(memory_format=memory_format(x))
+
+
+def new_image(x: Tensor, height: int, width: int) -> Tensor:
+    size = (x.shape[0], x.shape[1], height, width)
+    return torch.empty(size, dtype=x.dtype, device=x.device, memory_format=memory_format(x))

@@ -1,0 +1,279 @@
+"""modulated_conv2d: public function; the gradient is that of its parts."""
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from .. import _backend, _checks
+from .._backend import call
+from ..reference import modulated_conv2d as reference
+from ..reference.bias_act import compute_dtype, keeps
+from ._library import Operator, memory_format, register
+from .bias_act import parse_activation, slope, sum_to_bias
+from .upfirdn2d import filter_taps
+
+PRENORMALIZE = ("auto", "none", "max", "rms")
+
+
+def modulated_conv2d(
+    x: Tensor,
+    weight: Tensor,
+    styles: Tensor,
+    *,
+    demodulate: bool = True,
+    prenormalize: str = "auto",
+    noise: Tensor | None = None,
+    up: int = 1,
+    down: int = 1,
+    padding: int | list[int] = 0,
+    resample_filter: Tensor | None = None,
+    flip_weight: bool = True,
+    input_gain: Tensor | float | None = None,
+    bias: Tensor | None = None,
+    act: str = "linear",
+    alpha: float | None = None,
+    gain: float | None = None,
+    clamp: float | None = None,
+) -> Tensor:
+    """Convolve each sample with weights scaled by its styles and demodulated; then noise, bias and activation.
+
+    ``w[n,o,i] = styles[n,i] * weight[o,i]``, demodulated to ``w * rsqrt(sum(w**2) + 1e-8)`` per (n, o). The tensor
+    [N, O, I, kh, kw] is never built: styles scale the input, demodulation scales the output, which is the same.
+
+    Args:
+        x: ``[N, I, H, W]``, float16, bfloat16, float32 or float64.
+        weight: ``[O, I, kh, kw]``, any of these dtypes.
+        styles: ``[N, I]``.
+        demodulate: normalise the weights of each sample and output channel.
+        prenormalize: how weight and styles are brought into range before demodulation (which cancels it, but for its
+            epsilon; without demodulation nothing is done): "max" (StyleGAN2: max-norm per output channel and sample),
+            "rms" (StyleGAN3: RMS per output channel, and of all styles together), "none", or "auto": "max" for 16-bit
+            x, else "none".
+        noise: ``[N, 1, H', W']``, ``[1, 1, H', W']`` or ``[H', W']``, added to the result.
+        up: upsampling factor before the convolution.
+        down: downsampling factor after it.
+        padding: in the upsampled image, an int, ``[x, y]`` or ``[x_before, x_after, y_before, y_after]``; that of a
+            centred resample_filter is added to it.
+        resample_filter: FIR filter for up or down, as in :func:`upfirdn2d`; None is the identity.
+        flip_weight: True correlates, as torch.nn.functional.conv2d does; False convolves.
+        input_gain: further factor of the input, not demodulated: a number, ``[I]`` or ``[N, I]``.
+        bias, act, alpha, gain, clamp: as in :func:`bias_act`; bias is ``[O]``.
+
+    Returns:
+        ``[N, O, H', W']`` of x's dtype (under autocast: autocast's) and memory format. Differentiable to any order in
+        x, weight, styles, noise, input_gain and bias.
+
+    Raises:
+        TypeError, ValueError: a bad argument; the text names it.
+
+    Source: Karras et al., "Analyzing and Improving the Image Quality of StyleGAN" (2020), section 2.2, equations 1-3;
+    "Alias-Free Generative Adversarial Networks" (2021), appendix E, for "rms" and input_gain.
+    """
+    _checks.image("x", x)
+    weight, styles = _check_weight(x, weight, styles)
+    out_channels, _, kernel_height, kernel_width = weight.shape
+    _checks.boolean("demodulate", demodulate)
+    _checks.boolean("flip_weight", flip_weight)
+    if prenormalize not in PRENORMALIZE:
+        raise ValueError(f"prenormalize must be one of {', '.join(PRENORMALIZE)}, got {prenormalize!r}")
+    up, down = _checks.integer("up", up, 1), _checks.integer("down", down, 1)
+    pads = _checks.padding(padding)
+    f = _checks.fir_filter("resample_filter", resample_filter, x)
+    input_gain = _check_input_gain(x, input_gain)
+    if bias is not None:
+        bias = _checks.vector("bias", bias, x, out_channels, "output channels", same_dtype=False)
+    activation = parse_activation(act, alpha, gain, clamp)
+    height, width = _output_size(x, (kernel_height, kernel_width), f, up, down, pads)
+    _checks.output_size("an output", height, width, x)
+    noise = _check_noise(x, noise, height, width)
+
+    if torch.is_autocast_enabled(x.device.type) and x.dtype != torch.float64:
+        x = x.to(torch.get_autocast_dtype(x.device.type))
+    if prenormalize == "auto":
+        prenormalize = "max" if x.dtype in (torch.float16, torch.bfloat16) else "none"
+    args = (demodulate, prenormalize, noise, up, down, pads, f, flip_weight, input_gain, bias, *activation)
+    compute = reference.modulated_conv2d if _backend.is_reference() else _modulated_conv2d
+    y: Tensor = _backend.without_autocast(compute, x.device, x, weight, styles, *args)
+    return y
+
+
+def _modulated_conv2d(
+    x: Tensor,
+    weight: Tensor,
+    styles: Tensor,
+    demodulate: bool,
+    prenormalize: str,
+    noise: Tensor | None,
+    up: int,
+    down: int,
+    padding: tuple[int, int, int, int],
+    f: Tensor | None,
+    flip_weight: bool,
+    input_gain: Tensor | None,
+    bias: Tensor | None,
+    *activation: Any,
+) -> Tensor:
+    """Scale the input, convolve with the one weight that all samples share, finish in one pass."""
+    dtype = compute_dtype(x.dtype)
+    weight, styles = weight.to(dtype), styles.to(dtype)
+    if demodulate and prenormalize != "none":
+        weight, styles = reference.PRENORMALIZERS[prenormalize](weight, styles)
+    scale = None
+    if demodulate:
+        energy = styles.square() @ weight.square().sum([2, 3]).t()
+        scale = (energy + reference.DEMODULATION_EPSILON).rsqrt()
+    if input_gain is not None:
+        styles = styles * input_gain.to(dtype)
+
+    # A CPU multiplies float32 faster than 16-bit data; a GPU has matrix units for the latter.
+    work = dtype if x.device.type == "cpu" else x.dtype
+    y = x.to(work) * styles[:, :, None, None].to(work)
+    y = _resampled_conv2d(y, weight.to(work), up, down, padding, f, flip_weight)
+    if scale is None and noise is None and bias is None and activation[0] == "linear" and activation[2:] == (1.0, -1.0):
+        return y.to(x.dtype)
+    y = call("modulated_conv2d_epilogue", y, scale, noise, bias, *activation)
+    return y.to(x.dtype)
+
+
+def _resampled_conv2d(
+    x: Tensor,
+    weight: Tensor,
+    up: int,
+    down: int,
+    padding: tuple[int, int, int, int],
+    f: Tensor | None,
+    flip_weight: bool,
+) -> Tensor:
+    """upfirdn2d up, convolution, upfirdn2d down, reordered where it saves work (filters and convolutions commute)."""
+    height, width = weight.shape[2:]
+    x0, x1, y0, y1 = padding = reference.resampling_padding(padding, filter_taps(f), up, down)
+    f_up, f_down = (f if factor > 1 else None for factor in (up, down))
+    if up > 1 and down == 1 and min(padding) >= 0:
+        # A transposed convolution of stride `up` skips the zeros; what it extends beyond the padding is cropped.
+        y = F.conv_transpose2d(x, (weight.flip([2, 3]) if flip_weight else weight).transpose(0, 1), stride=up)
+        crop = (x0 - width + 1, x1 - width + up, y0 - height + 1, y1 - height + up)
+        return _upfirdn2d(y, f_up, 1, 1, crop, float(up * up))
+    if not flip_weight:
+        weight = weight.flip([2, 3])
+    if up == 1 and down > 1:
+        return F.conv2d(_upfirdn2d(x, f_down, 1, 1, padding, 1.0), weight, stride=down)
+    if up == 1 and x0 == x1 >= 0 and y0 == y1 >= 0:
+        return F.conv2d(x, weight, padding=(y0, x0))
+    y = F.conv2d(_upfirdn2d(x, f_up, up, 1, padding, float(up * up)), weight)
+    return y if down == 1 else _upfirdn2d(y, f_down, 1, down, (0, 0, 0, 0), 1.0)
+
+
+def _upfirdn2d(
+    x: Tensor, f: Tensor | None, up: int, down: int, padding: tuple[int, int, int, int], gain: float
+) -> Tensor:
+    y: Tensor = call("upfirdn2d", x, f, (up, up), (down, down), padding, False, gain)
+    return y
+
+
+def _output_size(
+    x: Tensor, kernel: tuple[int, int], f: Tensor | None, up: int, down: int, padding: tuple[int, int, int, int]
+) -> tuple[int, int]:
+    x0, x1, y0, y1 = reference.resampling_padding(padding, filter_taps(f), up, down)
+    width, height = filter_taps(f)
+    filters = (up > 1) + (down > 1)
+    return (
+        (x.shape[2] * up + y0 + y1 - filters * (height - 1) - kernel[0] + down) // down,
+        (x.shape[3] * up + x0 + x1 - filters * (width - 1) - kernel[1] + down) // down,
+    )
+
+
+def _check_weight(x: Tensor, weight: Any, styles: Any) -> tuple[Tensor, Tensor]:
+    weight, styles = _checks.tensor("weight", weight), _checks.tensor("styles", styles)
+    channels = x.shape[1]
+    if weight.ndim != 4 or weight.shape[1] != channels or 0 in weight.shape:
+        wanted = f"[O, {channels}, kh, kw] (x has {channels} channels)"
+        raise ValueError(f"weight must have shape {wanted}, got {list(weight.shape)}")
+    if styles.ndim != 2 or styles.shape[0] != x.shape[0] or styles.shape[1] != channels:
+        wanted = f"[{x.shape[0]}, {channels}] (x's samples and channels)"
+        raise ValueError(f"styles must have shape {wanted}, got {list(styles.shape)}")
+    _checks.same_device("weight", weight, x)
+    _checks.same_device("styles", styles, x)
+    return weight, styles
+
+
+def _check_input_gain(x: Tensor, value: Any) -> Tensor | None:
+    if value is None:
+        return None
+    if not isinstance(value, Tensor):
+        return torch.tensor(_checks.number("input_gain", value), dtype=compute_dtype(x.dtype), device=x.device)
+    input_gain = _checks.tensor("input_gain", value)
+    n, channels = x.shape[:2]
+    if list(input_gain.shape) not in ([], [channels], [n, channels]):
+        wanted = f"a number, [{channels}] or [{n}, {channels}]"
+        raise ValueError(f"input_gain must be {wanted}, got shape {list(input_gain.shape)}")
+    _checks.same_device("input_gain", input_gain, x)
+    return input_gain
+
+
+def _check_noise(x: Tensor, value: Any, height: int, width: int) -> Tensor | None:
+    if value is None:
+        return None
+    noise = _checks.tensor("noise", value)
+    n = x.shape[0]
+    if list(noise.shape) not in ([n, 1, height, width], [1, 1, height, width], [height, width]):
+        wanted = f"[{n}, 1, {height}, {width}], [1, 1, {height}, {width}] or [{height}, {width}]"
+        raise ValueError(f"noise must have shape {wanted}, got {list(noise.shape)}")
+    _checks.same_device("noise", noise, x)
+    return noise.reshape(-1, 1, height, width)
+
+
+def _fake(x: Tensor, *args: Any) -> Tensor:
+    return torch.empty_like(x, memory_format=memory_format(x))
+
+
+def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+    x, scale, noise, b, *activation = inputs
+    ctx.activation = tuple(activation)
+    act, alpha, _, clamp = ctx.activation
+    ctx.is_linear = act == "linear" and clamp < 0
+    ctx.keeps_y = keeps(act, alpha) == "y"
+    keeps_x = scale is not None or not ctx.keeps_y
+    ctx.shapes = tuple(None if t is None else t.shape for t in (noise, b))
+    ctx.dtypes = tuple(None if t is None else t.dtype for t in (scale, noise, b))
+    ctx.save_for_backward(
+        x if keeps_x else None,
+        scale,
+        output if ctx.keeps_y and not ctx.is_linear else None,
+        None if ctx.keeps_y else noise,
+        None if ctx.keeps_y else b,
+    )
+
+
+def _backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
+    x, scale, y, noise, b = ctx.saved_tensors
+    if ctx.is_linear:
+        du = dy * ctx.activation[2]
+    elif ctx.keeps_y:
+        du = slope(dy, y, None, 1, ctx.activation, order=1)
+    else:
+        u = x if scale is None else x * scale[:, :, None, None].to(x.dtype)
+        u = u if noise is None else u + noise.to(x.dtype)
+        du = slope(dy, u, None if b is None else b.to(x.dtype), 1, ctx.activation, order=1)
+    dx = du if scale is None else du * scale[:, :, None, None].to(du.dtype)
+    dscale = dnoise = db = None
+    if ctx.needs_input_grad[1]:
+        dscale = (du * x).sum([2, 3]).to(ctx.dtypes[0])
+    if ctx.needs_input_grad[2]:
+        dnoise = du.sum([0, 1] if ctx.shapes[0][0] == 1 else [1]).reshape(ctx.shapes[0]).to(ctx.dtypes[1])
+    if ctx.needs_input_grad[3]:
+        db = sum_to_bias(du, 1).to(ctx.dtypes[2])
+    return dx, dscale, dnoise, db, None, None, None, None
+
+
+register(
+    Operator(
+        "modulated_conv2d_epilogue",
+        "(Tensor x, Tensor? scale, Tensor? noise, Tensor? b, str act, float alpha, float gain, float clamp) -> Tensor",
+        reference.epilogue,
+        _fake,
+        _setup_context,
+        _backward,
+    )
+)

@@ -1,0 +1,111 @@
+"""modulated_conv2d: a convolution whose weights are scaled per sample by styles, and demodulated."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from .bias_act import bias_act, compute_dtype
+from .upfirdn2d import upfirdn2d
+
+DEMODULATION_EPSILON = 1e-8
+
+
+def max_prenormalize(weight: Tensor, styles: Tensor) -> tuple[Tensor, Tensor]:
+    """StyleGAN2: weight by its max-norm per output channel and sqrt(I*kh*kw), styles by their max-norm per sample."""
+    tiny = torch.finfo(weight.dtype).tiny
+    weight_norm = weight.abs().amax([1, 2, 3], keepdim=True) * weight[0].numel() ** 0.5
+    style_norm = styles.abs().amax(1, keepdim=True)
+    return weight / weight_norm.clamp_min(tiny), styles / style_norm.clamp_min(tiny)
+
+
+def rms_prenormalize(weight: Tensor, styles: Tensor) -> tuple[Tensor, Tensor]:
+    """StyleGAN3: weight by its RMS per output channel, styles by one RMS over the whole batch."""
+    tiny = torch.finfo(weight.dtype).tiny
+    weight_square = weight.square().mean([1, 2, 3], keepdim=True)
+    return weight * weight_square.clamp_min(tiny).rsqrt(), styles * styles.square().mean().clamp_min(tiny).rsqrt()
+
+
+PRENORMALIZERS = {"max": max_prenormalize, "rms": rms_prenormalize}
+
+
+def resampling_padding(
+    padding: tuple[int, int, int, int], taps: tuple[int, int], up: int, down: int
+) -> tuple[int, int, int, int]:
+    """The padding in the upsampled image that keeps a (width, height)-tap resampling filter centred."""
+    x0, x1, y0, y1 = padding
+    width, height = taps
+    if up > 1:
+        x0, x1 = x0 + (width + up - 1) // 2, x1 + (width - up) // 2
+        y0, y1 = y0 + (height + up - 1) // 2, y1 + (height - up) // 2
+    if down > 1:
+        x0, x1 = x0 + (width - down + 1) // 2, x1 + (width - down) // 2
+        y0, y1 = y0 + (height - down + 1) // 2, y1 + (height - down) // 2
+    return x0, x1, y0, y1
+
+
+def filter_taps(f: Tensor | None) -> tuple[int, int]:
+    """(width, height) of a resampling filter; None is the identity."""
+    return (1, 1) if f is None else (f.shape[-1], f.shape[0])
+
+
+def modulated_conv2d(
+    x: Tensor,
+    weight: Tensor,
+    styles: Tensor,
+    demodulate: bool,
+    prenormalize: str,
+    noise: Tensor | None,
+    up: int,
+    down: int,
+    padding: tuple[int, int, int, int],
+    resample_filter: Tensor | None,
+    flip_weight: bool,
+    input_gain: Tensor | None,
+    bias: Tensor | None,
+    act: str,
+    alpha: float,
+    gain: float,
+    clamp: float,
+) -> Tensor:
+    """By definition: each sample is convolved with weights of its own, w[n]."""
+    n, c, _, _ = x.shape
+    y = x.to(compute_dtype(x.dtype))
+    weight, styles = weight.to(y.dtype), styles.to(y.dtype)
+    if demodulate and prenormalize != "none":
+        weight, styles = PRENORMALIZERS[prenormalize](weight, styles)
+    w = weight[None] * styles[:, None, :, None, None]
+    if demodulate:
+        w = w * (w.square().sum([2, 3, 4], keepdim=True) + DEMODULATION_EPSILON).rsqrt()
+    if input_gain is not None:
+        w = w * input_gain.to(y.dtype).expand(n, c)[:, None, :, None, None]
+    if not flip_weight:
+        w = w.flip([3, 4])
+
+    f_up, f_down = (resample_filter if factor > 1 else None for factor in (up, down))
+    padding = resampling_padding(padding, filter_taps(resample_filter), up, down)
+    y = upfirdn2d(y, f_up, (up, up), (1, 1), padding, False, float(up * up))
+    y = torch.cat([F.conv2d(y[i : i + 1], w[i]) for i in range(n)]) if n else F.conv2d(y, weight)
+    y = upfirdn2d(y, f_down, (1, 1), (down, down), (0, 0, 0, 0), False, 1.0)
+
+    if noise is not None:
+        y = y + noise.to(y.dtype)
+    return bias_act(y, bias, 1, act, alpha, gain, clamp).to(x.dtype)
+
+
+def epilogue(
+    x: Tensor,
+    scale: Tensor | None,
+    noise: Tensor | None,
+    b: Tensor | None,
+    act: str,
+    alpha: float,
+    gain: float,
+    clamp: float,
+) -> Tensor:
+    """bias_act(x * scale[n, c] + noise + b): all that follows the convolution."""
+    y = x.to(compute_dtype(x.dtype))
+    if scale is not None:
+        y = y * scale[:, :, None, None].to(y.dtype)
+    if noise is not None:
+        y = y + noise.to(y.dtype)
+    return bias_act(y, b, 1, act, alpha, gain, clamp).to(x.dtype)

@@ -1,5 +1,5 @@
 """Thin definitions of published systems over the public ops of ganops."""
 
-from ganops.models.mobile_stylegan import MobileStyleGAN
+from .mobile_stylegan import MobileStyleGAN
 
 __all__ = ["MobileStyleGAN"]

@@ -17,8 +17,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ganops import bias_act, modulated_conv2d
-from ganops.models.openvino_ir import Array, Graph, read_ir
+from .. import bias_act, modulated_conv2d
+from .openvino_ir import Array, Graph, read_ir
 
 WEIGHTS_PACKAGE = "random_face"
 WEIGHTS_HINT = "pip install --no-deps random-face"
@@ -54,7 +54,7 @@ class MappingNetwork(nn.Module):
         _check_latent("z", z, len(self.w_avg))
         x = z * (z.square().mean(dim=1, keepdim=True) + 1e-8).rsqrt()
         for layer in self.layers:
-            x = bias_act(F.linear(x, layer.weight), layer.bias, act="lrelu")
+            x = bias_act(layer(x), act="lrelu")
         return x if truncation_psi == 1 else self.w_avg.lerp(x, truncation_psi)
 
 
@@ -180,6 +180,7 @@ class MobileStyleGAN(nn.Module):
         self, style_dim: int = STYLE_DIM, mapping_layers: int = MAPPING_LAYERS, channels: Sequence[int] = CHANNELS
     ) -> None:
         super().__init__()
+        self.style_dim = style_dim
         self.mapping = MappingNetwork(style_dim, mapping_layers)
         self.synthesis = SynthesisNetwork(style_dim, channels)
 
@@ -224,7 +225,7 @@ def inverse_haar(x: Tensor) -> Tensor:
     # Channels go last, so that interleaving pixels moves whole runs of channels.
     x = x.permute(0, 2, 3, 1)
     low = x[..., :channels]
-    rows, columns, both = x[..., channels:].unflatten(3, (channels, 3)).unbind(4)
+    rows, columns, both = x[..., channels:].reshape(n, height, width, channels, 3).unbind(4)
     # Half sums and half differences, with no pass of its own for the transform's factor 1/2.
     row_mean, column_mean = low.lerp(rows, 0.5), columns.lerp(both, 0.5)
     row_difference, column_difference = low - row_mean, columns - column_mean

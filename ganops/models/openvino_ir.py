@@ -19,8 +19,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-MAX_XML_BYTES = 16 * 2**20
+MAX_XML_BYTES = 4 * 2**20
 """Larger graphs are refused; generators of this family need about half a megabyte."""
+
+MAX_RANK = 8
 
 SUPPORTED_VERSIONS = ("10", "11")
 
@@ -204,14 +206,15 @@ def _constant(element: ElementTree.Element, data: bytes, path: Path) -> Array:
     dtype = np.dtype(ELEMENT_TYPES[element_type])
     dims = _attribute(attributes, "shape", path)
     shape = tuple(_integer(dim.strip(), f"shape of {name!r}", path) for dim in dims.split(",")) if dims.strip() else ()
+    if len(shape) > MAX_RANK:
+        raise ValueError(f"{path}: constant {name!r} has {len(shape)} axes, expected at most {MAX_RANK}")
     offset = _integer(_attribute(attributes, "offset", path), f"offset of {name!r}", path)
     size = _integer(_attribute(attributes, "size", path), f"size of {name!r}", path)
     if math.prod(shape) * dtype.itemsize != size or size == 0:
         raise ValueError(f"{path}: constant {name!r} of type {element_type}, shape {shape} cannot take {size} bytes")
     if offset + size > len(data):
-        raise ValueError(
-            f"{path}: constant {name!r} ends at byte {offset + size}, but the .bin file has {len(data)}; is it truncated?"
-        )
+        have = f"the .bin file has {len(data)} bytes"
+        raise ValueError(f"{path}: constant {name!r} ends at byte {offset + size}, but {have}; is it truncated?")
     return np.frombuffer(data, dtype, math.prod(shape), offset).reshape(shape)
 
 

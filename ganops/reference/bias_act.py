@@ -148,7 +148,7 @@ def along_dim(b: Tensor, ndim: int, dim: int) -> Tensor:
 
 def clamp_with_zero_slope(y: Tensor, clamp: float) -> Tensor:
     """Clamp to [-clamp, clamp]; keep NaN; the gradient is zero wherever abs(y) >= clamp. Negative: no clamp."""
-    return y if clamp < 0 else torch.where(y.abs() < clamp, y, y.detach().clamp(-clamp, clamp))
+    return y if clamp < 0 else torch.where(y.abs() >= clamp, y.detach().clamp(-clamp, clamp), y)
 
 
 def bias_act(x: Tensor, b: Tensor | None, dim: int, act: str, alpha: float, gain: float, clamp: float) -> Tensor:
@@ -179,5 +179,5 @@ def bias_act_grad(
         scale = gain
     slope = activation.slopes[order - 1](v, alpha) * scale
     if clamp >= 0:
-        slope = torch.where(y.abs() < clamp, slope, torch.zeros_like(slope))
+        slope = torch.where(y.abs() >= clamp, torch.zeros_like(slope), slope)
     return (dy.to(slope.dtype) * slope).to(dy.dtype)

@@ -58,7 +58,7 @@ def filtered_lrelu_codes(
     u = _upsample(x, fu, b, up, padding, flip_filter) * gain
     code = torch.signbit(u).to(torch.uint8) * NEGATIVE
     if clamp >= 0:
-        clamped = ~(torch.where(torch.signbit(u), u * slope, u).abs() < clamp)
+        clamped = torch.where(torch.signbit(u), u * slope, u).abs() >= clamp
         code = torch.where(clamped, torch.full_like(code, CLAMPED), code)
     code = F.pad(code, [0, -code.shape[3] % SAMPLES_PER_BYTE]).unflatten(3, (-1, SAMPLES_PER_BYTE))
     return code[..., 0] | code[..., 1] << 2 | code[..., 2] << 4 | code[..., 3] << 6

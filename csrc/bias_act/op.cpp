@@ -1,0 +1,69 @@
+#include <string>
+
+#include "bias_act/params.h"
+#include "common/host.h"
+
+namespace ganops {
+
+inline Activation parse_activation(const std::string& name) {
+  constexpr const char* kNames[] = {"linear", "relu", "lrelu",    "tanh",  "sigmoid",
+                                    "elu",    "selu", "softplus", "swish", "gelu"};
+  int index = 0;
+  for (const char* known : kNames) {
+    if (name == known) return static_cast<Activation>(index);
+    index++;
+  }
+  STD_TORCH_CHECK(false, "act must be the name of an activation, got '", name, "'");
+}
+
+using LaunchBiasAct = void (*)(const BiasActParams&, void* stream);
+
+inline Tensor run_bias_act(LaunchBiasAct launch, const Tensor& x_any, const std::optional<Tensor>& b,
+                           const std::optional<Tensor>& dy, int64_t dim, const std::string& act, double alpha,
+                           double gain, double clamp, int64_t order) {
+  // A slope's operands must lie in memory alike; dy, which the result takes after, says how.
+  const Tensor like = dense(dy ? *dy : x_any);
+  const Tensor x = in_format(x_any, format_of(like));
+  const std::optional<Tensor> b_dense = contiguous_or_none(b);
+  Tensor y = torch::stable::empty_like(like);
+  const Activation activation = parse_activation(act);
+  const bool keeps_argument = activation == Activation::swish || activation == Activation::gelu ||
+                              (activation == Activation::lrelu && alpha < 0);
+
+  BiasActParams p{};
+  p.x = x.const_data_ptr();
+  p.b = data_or_null(b_dense);
+  p.dy = dy ? like.const_data_ptr() : nullptr;
+  p.y = y.mutable_data_ptr();
+  p.channels = x.size(dim);
+  const std::vector<int64_t> dims = dims_in_memory(like);
+  p.inner = 1;
+  for (int64_t i = x.dim() - 1; dims[i] != dim; i--) p.inner *= x.size(dims[i]);
+  p.outer = x.numel() / std::max<int64_t>(p.channels * p.inner, 1);
+  p.dtype = dtype_of(x);
+  p.act = activation;
+  p.alpha = alpha;
+  p.gain = gain;
+  p.clamp = clamp;
+  p.order = static_cast<int>(order);
+  p.kept_result = order > 0 && !keeps_argument;
+  if (x.numel() > 0) launch(p, stream_of(x));
+  return y;
+}
+
+template <LaunchBiasAct launch>
+Tensor bias_act(const Tensor& x, const std::optional<Tensor>& b, int64_t dim, const std::string& act, double alpha,
+                double gain, double clamp) {
+  return run_bias_act(launch, x, b, std::nullopt, dim, act, alpha, gain, clamp, 0);
+}
+
+template <LaunchBiasAct launch>
+Tensor bias_act_grad(const Tensor& dy, const Tensor& kept, const std::optional<Tensor>& b, int64_t dim,
+                     const std::string& act, double alpha, double gain, double clamp, int64_t order) {
+  return run_bias_act(launch, kept, b, dy, dim, act, alpha, gain, clamp, order);
+}
+
+}  // namespace ganops
+
+GANOPS_REGISTER(bias_act, launch_bias_act)
+GANOPS_REGISTER(bias_act_grad, launch_bias_act)

@@ -1,0 +1,128 @@
+// What the host functions of all ops share: memory formats, allocation, streams, registration.
+#pragma once
+#include <torch/csrc/stable/library.h>
+#include <torch/csrc/stable/ops.h>
+#include <torch/csrc/stable/tensor.h>
+#include <torch/headeronly/core/ScalarType.h>
+
+#include <cstdint>
+#include <numeric>
+#include <optional>
+#include <vector>
+
+#include "common/types.h"
+#ifdef GANOPS_CUDA
+#include <torch/csrc/stable/accelerator.h>
+#endif
+
+namespace ganops {
+
+using torch::headeronly::MemoryFormat;
+using torch::headeronly::ScalarType;
+using torch::stable::Tensor;
+
+inline DType dtype_of(const Tensor& x) {
+  switch (x.scalar_type()) {
+    case ScalarType::Half:
+      return DType::f16;
+    case ScalarType::BFloat16:
+      return DType::bf16;
+    case ScalarType::Float:
+      return DType::f32;
+    case ScalarType::Double:
+      return DType::f64;
+    default:
+      STD_TORCH_CHECK(false, "x must have dtype float16, bfloat16, float32 or float64");
+  }
+}
+
+// The same rule as memory_format() in ganops/ops/_library.py: what could be either counts as contiguous.
+inline bool is_channels_last(const Tensor& x) {
+  if (x.dim() != 4 || x.is_contiguous()) return false;
+  int64_t stride = 1;
+  for (int64_t dim : {1, 3, 2, 0}) {
+    if (x.size(dim) != 1 && x.stride(dim) != stride) return false;
+    stride *= x.size(dim);
+  }
+  return true;
+}
+
+// The dimensions of a dense tensor from the slowest to the fastest in memory.
+inline std::vector<int64_t> dims_in_memory(const Tensor& x) {
+  if (is_channels_last(x)) return {0, 2, 3, 1};
+  std::vector<int64_t> dims(x.dim());
+  std::iota(dims.begin(), dims.end(), 0);
+  return dims;
+}
+
+inline MemoryFormat format_of(const Tensor& x) {
+  return is_channels_last(x) ? MemoryFormat::ChannelsLast : MemoryFormat::Contiguous;
+}
+
+// x itself where it is contiguous or channels_last, else a contiguous copy.
+inline Tensor dense(const Tensor& x) {
+  return x.is_contiguous() || is_channels_last(x) ? x : torch::stable::contiguous(x);
+}
+
+// x in the given format.
+inline Tensor in_format(const Tensor& x, MemoryFormat format) {
+  return format_of(x) == format ? x : torch::stable::contiguous(x, format);
+}
+
+// A [N, C, height, width] tensor of x's dtype and device.
+inline Tensor new_image(const Tensor& x, int64_t height, int64_t width, MemoryFormat format) {
+  const int64_t size[] = {x.size(0), x.size(1), height, width};
+  return torch::stable::empty({size, 4}, x.scalar_type(), std::nullopt, x.device(), std::nullopt, format);
+}
+
+// The stream on which kernels for x's device run; null on a CPU.
+inline void* stream_of([[maybe_unused]] const Tensor& x) {
+#if !defined(GANOPS_CUDA)
+  return nullptr;
+#elif TORCH_FEATURE_VERSION >= TORCH_VERSION_2_13_0
+  return x.is_cpu() ? nullptr : torch::stable::accelerator::getCurrentStream(x.get_device_index()).nativeHandle();
+#else
+  void* stream = nullptr;
+  if (!x.is_cpu()) TORCH_ERROR_CODE_CHECK(aoti_torch_get_current_cuda_stream(x.get_device_index(), &stream));
+  return stream;
+#endif
+}
+
+inline const void* data_or_null(const std::optional<Tensor>& t) {
+  return t ? t->const_data_ptr() : nullptr;
+}
+
+inline std::optional<Tensor> contiguous_or_none(const std::optional<Tensor>& t) {
+  return t ? std::optional<Tensor>(torch::stable::contiguous(*t)) : std::nullopt;
+}
+
+// A FIR filter as kernels take it: contiguous, in the dtype x is computed in.
+inline std::optional<Tensor> filter_for(const Tensor& x, const std::optional<Tensor>& f) {
+  if (!f) return std::nullopt;
+  const ScalarType dtype = x.scalar_type() == ScalarType::Double ? ScalarType::Double : ScalarType::Float;
+  return torch::stable::contiguous(f->scalar_type() == dtype ? *f : torch::stable::to(*f, dtype));
+}
+
+}  // namespace ganops
+
+// Registers the host function `op` (a template over its launcher) for every device this library has kernels for.
+// Under the emulator the CUDA launcher serves CPU tensors in a namespace of its own.
+#if defined(GANOPS_SIMT)
+#define GANOPS_REGISTER(op, launcher)                             \
+  STABLE_TORCH_LIBRARY_IMPL(ganops_simt, CPU, m) {                \
+    m.impl(#op, TORCH_BOX(&ganops::op<ganops::launcher##_cuda>)); \
+  }
+#elif defined(GANOPS_CUDA)
+#define GANOPS_REGISTER(op, launcher)                             \
+  STABLE_TORCH_LIBRARY_IMPL(ganops, CPU, m) {                     \
+    m.impl(#op, TORCH_BOX(&ganops::op<ganops::launcher##_cpu>));  \
+  }                                                               \
+  STABLE_TORCH_LIBRARY_IMPL(ganops, CUDA, m) {                    \
+    m.impl(#op, TORCH_BOX(&ganops::op<ganops::launcher##_cuda>)); \
+  }
+#else
+#define GANOPS_REGISTER(op, launcher)                            \
+  STABLE_TORCH_LIBRARY_IMPL(ganops, CPU, m) {                    \
+    m.impl(#op, TORCH_BOX(&ganops::op<ganops::launcher##_cpu>)); \
+  }
+#endif

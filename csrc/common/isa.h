@@ -1,0 +1,44 @@
+// Compiles one kernel file several times, once per instruction set, and picks one at run time.
+//
+// A kernel file starts with
+//     #define GANOPS_KERNEL_FILE "<op>/cpu.cpp"
+//     #include "common/isa.h"
+// after all its other includes (code outside the passes must stay baseline code), puts its kernels into
+// namespace ganops::GANOPS_ISA, and its launcher below `#if GANOPS_ISA_LAST`, where GANOPS_BEST_ISA(kernel)
+// is the pointer to this machine's version of `kernel`.
+#pragma once
+#include "common/cpu.h"
+
+#if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__)
+#define GANOPS_ISA_LAST 0
+#define GANOPS_VECTOR_BYTES 64
+#define GANOPS_ISA x86_64_v4
+#pragma GCC push_options
+#pragma GCC target("avx512f,avx512bw,avx512cd,avx512dq,avx512vl,avx2,fma,f16c,bmi,bmi2,lzcnt,movbe,popcnt")
+#include "common/simd.h"
+#include GANOPS_KERNEL_FILE
+#pragma GCC pop_options
+#undef GANOPS_ISA
+#undef GANOPS_VECTOR_BYTES
+#define GANOPS_VECTOR_BYTES 32
+#define GANOPS_ISA x86_64_v3
+#pragma GCC push_options
+#pragma GCC target("avx2,fma,f16c,bmi,bmi2,lzcnt,movbe,popcnt")
+#include "common/simd.h"
+#include GANOPS_KERNEL_FILE
+#pragma GCC pop_options
+#undef GANOPS_ISA
+#undef GANOPS_VECTOR_BYTES
+#undef GANOPS_ISA_LAST
+#define GANOPS_BEST_ISA(kernel)                                             \
+  (::ganops::cpu_isa() == ::ganops::CpuIsa::x86_64_v4   ? x86_64_v4::kernel \
+   : ::ganops::cpu_isa() == ::ganops::CpuIsa::x86_64_v3 ? x86_64_v3::kernel \
+                                                        : baseline::kernel)
+#else
+#define GANOPS_BEST_ISA(kernel) baseline::kernel
+#endif
+
+#define GANOPS_ISA_LAST 1
+#define GANOPS_VECTOR_BYTES 16
+#define GANOPS_ISA baseline
+#include "common/simd.h"

@@ -1,0 +1,38 @@
+"""``python -m ganops <command>``: finds the commands in ``ganops.cli`` and runs one."""
+
+import argparse
+import importlib
+import pkgutil
+import sys
+from typing import NoReturn
+
+from . import __version__, cli
+
+INTERRUPTED = 130
+
+
+class Parser(argparse.ArgumentParser):
+    """Reports a bad argument in one line."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(cli.BAD_ARGUMENT, f"{self.prog}: error: {message} (see --help)\n")
+
+
+def main(argv: list[str] | None = None) -> int:
+    parser = Parser(prog="python -m ganops", description="Commands of ganops.")
+    parser.add_argument("--version", action="version", version=f"ganops {__version__}")
+    subparsers = parser.add_subparsers(dest="command", metavar="command", required=True)
+    for module in pkgutil.iter_modules(cli.__path__):
+        importlib.import_module(f"{cli.__name__}.{module.name}").add_parser(subparsers)
+    args = parser.parse_args(argv)
+    try:
+        return int(args.run(args))
+    except cli.CommandError as error:
+        print(f"{parser.prog} {args.command}: error: {error}", file=sys.stderr)
+        return error.status
+    except KeyboardInterrupt:
+        return INTERRUPTED
+
+
+if __name__ == "__main__":
+    sys.exit(main())

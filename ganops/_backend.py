@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from . import _load
+from ._formats import like_format
 
 AUTO, REFERENCE = "auto", "reference"
 NATIVE_DEVICES = ("cpu", "cuda")
@@ -33,7 +34,8 @@ def backend(name: str) -> Iterator[None]:
         name: "auto" (compiled kernels where they exist), "reference" (plain PyTorch, differentiated by torch itself),
             or a key of :func:`backends`; with "cpu" or "cuda" a tensor on another device is refused.
 
-    A backward pass runs on the implementation in force where it is called.
+    A backward pass runs on the implementation in force where it is called; a compiled function keeps to the one in
+    force when it was compiled.
 
     Raises:
         ValueError: unknown name.
@@ -52,32 +54,51 @@ def backend(name: str) -> Iterator[None]:
         _chosen.reset(token)
 
 
+@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
+def chosen() -> str:
+    return _chosen.get()
+
+
 def add_reference(op: str, function: Callable[..., Any]) -> None:
     _references[op] = function
 
 
+def autocast_dtype(device: torch.device) -> torch.dtype | None:
+    """The dtype in which autocast wants matrix products on this device; None outside autocast."""
+    kind = device.type
+    known = kind != "meta" and torch.amp.is_autocast_available(kind)
+    return torch.get_autocast_dtype(kind) if known and torch.is_autocast_enabled(kind) else None
+
+
 def without_autocast(function: Callable[..., Any], device: torch.device, *args: Any) -> Any:
-    """Reference code states its dtypes; autocast must not change them."""
-    if not torch.amp.is_autocast_available(device.type):
+    if autocast_dtype(device) is None:
         return function(*args)
     with torch.autocast(device.type, enabled=False):
         return function(*args)
 
 
+def run_reference(function: Callable[..., Any], x: Tensor, *args: Any) -> Any:
+    """A reference states its dtypes, which autocast must not change; and the result takes over x's memory format."""
+    result = without_autocast(function, x.device, x, *args)
+    if isinstance(result, tuple):
+        return (like_format(result[0], x), *result[1:])
+    return like_format(result, x)
+
+
 def call(op: str, x: Tensor, *args: Any) -> Any:
     """Run ``op`` on the implementation in force."""
-    chosen = _chosen.get()
-    if chosen == REFERENCE:
-        return without_autocast(_references[op], x.device, x, *args)
-    if chosen in NATIVE_DEVICES and x.device.type != chosen:
-        raise RuntimeError(f"backend {chosen!r} is in force, but x is on {x.device}")
-    if chosen == AUTO and x.device.type == "cuda":
+    name = chosen()
+    if name == REFERENCE:
+        return run_reference(_references[op], x, *args)
+    if name in NATIVE_DEVICES and x.device.type != name:
+        raise RuntimeError(f"backend {name!r} is in force, but x is on {x.device}")
+    if name == AUTO and x.device.type == "cuda":
         _warn_if_slow(x.device.type)
-    return getattr(getattr(torch.ops, _namespaces.get(chosen, "ganops")), op)(x, *args)
+    return getattr(getattr(torch.ops, _namespaces.get(name, "ganops")), op)(x, *args)
 
 
 def is_reference() -> bool:
-    return _chosen.get() == REFERENCE
+    return chosen() == REFERENCE
 
 
 def _has_kernel(device: str) -> bool:
@@ -95,7 +116,7 @@ def _why_not(device: str) -> str | None:
     return None
 
 
-@torch.compiler.assume_constant_result
+@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
 def _warn_if_slow(device: str) -> None:
     reason = None if device in _warned_slow else _why_not(device)
     _warned_slow.add(device)

@@ -14,7 +14,7 @@ def _load() -> str | None:
     if not libraries:
         return "this installation has no compiled kernels (built with GANOPS_BUILD=reference, or not built)"
     try:
-        torch.ops.load_library(libraries[0])
+        torch.ops.load_library(libraries[0])  # type: ignore[no-untyped-call]
     except OSError as error:
         reason = f"{os.path.basename(libraries[0])} does not load beside torch {torch.__version__}: {error}"
         warnings.warn(f"ganops falls back to plain PyTorch: {reason}", RuntimeWarning, stacklevel=3)

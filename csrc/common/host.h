@@ -66,7 +66,8 @@ inline Tensor dense(const Tensor& x) {
 
 // x in the given format.
 inline Tensor in_format(const Tensor& x, MemoryFormat format) {
-  return format_of(x) == format ? x : torch::stable::contiguous(x, format);
+  const bool is_so = format == MemoryFormat::ChannelsLast ? is_channels_last(x) : x.is_contiguous();
+  return is_so ? x : torch::stable::contiguous(x, format);
 }
 
 // A [N, C, height, width] tensor of x's dtype and device.

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from .. import _backend
+from .._formats import memory_format
 
 
 class Operator(NamedTuple):
@@ -33,25 +34,11 @@ def register_in(namespace: str, operator: Operator) -> None:
     torch.library.define(name, operator.schema, tags=(torch.Tag.pt2_compliant_tag,))
 
     def default(x: Tensor, *args: Any) -> Any:
-        result = _backend.without_autocast(operator.reference, x.device, x, *args)
-        if isinstance(result, tuple):
-            return (like_format(result[0], x), *result[1:])
-        return like_format(result, x)
+        return _backend.run_reference(operator.reference, x, *args)
 
     torch.library.impl(name, "default", default)
     torch.library.register_fake(name, operator.fake)
     torch.library.register_autograd(name, operator.backward, setup_context=operator.setup_context)
-
-
-def memory_format(x: Tensor) -> torch.memory_format:
-    """What an op's output takes over from x: channels_last where x is that and nothing else."""
-    if x.ndim == 4 and not x.is_contiguous() and x.is_contiguous(memory_format=torch.channels_last):
-        return torch.channels_last
-    return torch.contiguous_format
-
-
-def like_format(y: Tensor, x: Tensor) -> Tensor:
-    return y.contiguous(memory_format=memory_format(x))
 
 
 def new_image(x: Tensor, height: int, width: int) -> Tensor:

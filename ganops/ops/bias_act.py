@@ -6,15 +6,18 @@ import torch
 from torch import Tensor
 
 from .. import _checks
-from .._backend import call
+from .._backend import autocast_dtype, call
+from .._formats import memory_format
 from ..reference import bias_act as reference
-from ._library import Operator, memory_format, register
+from ._library import Operator, register
+
+Activation = tuple[str, float, float, float]  # act, alpha, gain, clamp
 
 PIECEWISE_LINEAR = ("linear", "relu", "lrelu")
 KERNEL_ORDERS = 2  # derivatives that kernels know; higher ones are composed of torch's own operators
 
 
-def parse_activation(act: Any, alpha: Any, gain: Any, clamp: Any) -> tuple[str, float, float, float]:
+def parse_activation(act: Any, alpha: Any, gain: Any, clamp: Any) -> Activation:
     """Checked arguments with the activation's defaults filled in; clamp -1 is off."""
     if act not in reference.ACTIVATIONS:
         raise ValueError(f"act must be one of {', '.join(reference.ACTIVATIONS)}, got {act!r}")
@@ -63,7 +66,7 @@ def bias_act(
     dim %= x.ndim
     activation = parse_activation(act, alpha, gain, clamp)
     if b is not None:
-        if torch.is_autocast_enabled(x.device.type) and isinstance(b, Tensor):
+        if autocast_dtype(x.device) and isinstance(b, Tensor):
             b = b.to(x.dtype)
         _checks.vector("b", b, x, x.shape[dim], f"x.shape[{dim}]")
     y: Tensor = call("bias_act", x, b, dim, *activation)
@@ -74,7 +77,7 @@ def _fake(x: Tensor, *args: Any) -> Tensor:
     return torch.empty_like(x, memory_format=memory_format(x))
 
 
-def slope(dy: Tensor, kept: Tensor, b: Tensor | None, dim: int, activation: tuple[Any, ...], order: int) -> Tensor:
+def slope(dy: Tensor, kept: Tensor, b: Tensor | None, dim: int, activation: Activation, order: int) -> Tensor:
     """dy times the order-th slope at kept: by kernel where kernels reach, else by torch's own operators."""
     if order > KERNEL_ORDERS:
         return reference.bias_act_grad(dy, kept, b, dim, *activation, order)

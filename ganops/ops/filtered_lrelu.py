@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from .. import _backend, _checks
-from .._backend import call
+from .._backend import autocast_dtype, call
 from ..reference import filtered_lrelu as reference
 from ._library import Operator, new_image, register
 from .bias_act import sum_to_bias
@@ -64,18 +64,19 @@ def filtered_lrelu(
     clamp = _checks.clamp(clamp)
     _checks.boolean("flip_filter", flip_filter)
     if b is not None:
-        if torch.is_autocast_enabled(x.device.type) and isinstance(b, Tensor):
+        if autocast_dtype(x.device) and isinstance(b, Tensor):
             b = b.to(x.dtype)
         _checks.vector("b", b, x, x.shape[1], "x's channels")
     _checks.output_size("an upsampled image", *upsampled_size(x, fu, up, pads), x)
     _checks.output_size("an output", *output_size(x, fu, fd, up, down, pads), x)
 
+    args = (fu, fd, b, up, down, pads, gain, slope, clamp, flip_filter)
+    y: Tensor
     if _backend.is_reference():
-        return _backend.without_autocast(
-            reference.filtered_lrelu, x.device, x, fu, fd, b, up, down, pads, gain, slope, clamp, flip_filter
-        )
-    training = torch.is_grad_enabled() and (x.requires_grad or (b is not None and b.requires_grad))
-    y: Tensor = call("filtered_lrelu", x, fu, fd, b, up, down, pads, gain, slope, clamp, flip_filter, training)[0]
+        y = _backend.run_reference(reference.filtered_lrelu, x, *args)
+    else:
+        training = torch.is_grad_enabled() and (x.requires_grad or (b is not None and b.requires_grad))
+        y = call("filtered_lrelu", x, *args, training)[0]
     return y
 
 

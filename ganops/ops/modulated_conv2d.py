@@ -8,9 +8,10 @@ from torch import Tensor
 
 from .. import _backend, _checks
 from .._backend import call
+from .._formats import memory_format
 from ..reference import modulated_conv2d as reference
 from ..reference.bias_act import compute_dtype, keeps
-from ._library import Operator, memory_format, register
+from ._library import Operator, register
 from .bias_act import parse_activation, slope, sum_to_bias
 from .upfirdn2d import filter_taps
 
@@ -89,13 +90,17 @@ def modulated_conv2d(
     _checks.output_size("an output", height, width, x)
     noise = _check_noise(x, noise, height, width)
 
-    if torch.is_autocast_enabled(x.device.type) and x.dtype != torch.float64:
-        x = x.to(torch.get_autocast_dtype(x.device.type))
+    reduced = _backend.autocast_dtype(x.device)
+    if reduced and x.dtype != torch.float64:
+        x = x.to(reduced)
     if prenormalize == "auto":
         prenormalize = "max" if x.dtype in (torch.float16, torch.bfloat16) else "none"
     args = (demodulate, prenormalize, noise, up, down, pads, f, flip_weight, input_gain, bias, *activation)
-    compute = reference.modulated_conv2d if _backend.is_reference() else _modulated_conv2d
-    y: Tensor = _backend.without_autocast(compute, x.device, x, weight, styles, *args)
+    y: Tensor
+    if _backend.is_reference():
+        y = _backend.run_reference(reference.modulated_conv2d, x, weight, styles, *args)
+    else:
+        y = _backend.without_autocast(_modulated_conv2d, x.device, x, weight, styles, *args)
     return y
 
 
@@ -133,8 +138,8 @@ def _modulated_conv2d(
     y = _resampled_conv2d(y, weight.to(work), up, down, padding, f, flip_weight)
     if scale is None and noise is None and bias is None and activation[0] == "linear" and activation[2:] == (1.0, -1.0):
         return y.to(x.dtype)
-    y = call("modulated_conv2d_epilogue", y, scale, noise, bias, *activation)
-    return y.to(x.dtype)
+    result: Tensor = call("modulated_conv2d_epilogue", y, scale, noise, bias, *activation)
+    return result.to(x.dtype)
 
 
 def _resampled_conv2d(

@@ -45,12 +45,11 @@ def upfirdn2d(
     """
     _checks.image("x", x)
     f = _checks.fir_filter("f", f, x)
-    up, down = _checks.factors("up", up), _checks.factors("down", down)
-    pads = _checks.padding(padding)
+    ups, downs, pads = _checks.factors("up", up), _checks.factors("down", down), _checks.padding(padding)
     _checks.boolean("flip_filter", flip_filter)
     gain = _checks.number("gain", gain)
-    _checks.output_size("an output", *output_size(x, f, up, down, pads), x)
-    y: Tensor = call("upfirdn2d", x, f, up, down, pads, flip_filter, gain)
+    _checks.output_size("an output", *output_size(x, f, ups, downs, pads), x)
+    y: Tensor = call("upfirdn2d", x, f, ups, downs, pads, flip_filter, gain)
     return y
 
 

@@ -60,8 +60,9 @@ def filtered_lrelu_codes(
     if clamp >= 0:
         clamped = torch.where(torch.signbit(u), u * slope, u).abs() >= clamp
         code = torch.where(clamped, torch.full_like(code, CLAMPED), code)
-    code = F.pad(code, [0, -code.shape[3] % SAMPLES_PER_BYTE]).unflatten(3, (-1, SAMPLES_PER_BYTE))
-    return code[..., 0] | code[..., 1] << 2 | code[..., 2] << 4 | code[..., 3] << 6
+    code = F.pad(code, [0, -code.shape[3] % SAMPLES_PER_BYTE])
+    packed: Tensor = code[..., 0::4] | code[..., 1::4] << 2 | code[..., 2::4] << 4 | code[..., 3::4] << 6
+    return packed
 
 
 def filtered_lrelu_grad(

@@ -22,13 +22,16 @@ def upfirdn2d(
     n, c, h, w = x.shape
     y = x.to(compute_dtype(x.dtype))
     y = F.pad(y.reshape(n, c, h, 1, w, 1), [0, up[0] - 1, 0, 0, 0, up[1] - 1]).reshape(n, c, h * up[1], w * up[0])
-    y = F.pad(y, list(padding))
+    y = F.pad(y, [max(p, 0) for p in padding])
+    left, right, top, bottom = (max(-p, 0) for p in padding)
+    y = y[:, :, top : y.shape[2] - bottom, left : y.shape[3] - right]
     if f is not None:
         f = f.to(y.dtype) if flip_filter else f.to(y.dtype).flip(list(range(f.ndim)))
         kernels = [f[None, :], f[:, None]] if f.ndim == 1 else [f]
         for kernel in kernels:
             y = F.conv2d(y, kernel.expand(c, 1, -1, -1), groups=c)
-    return (y[:, :, :: down[1], :: down[0]] * gain).to(x.dtype)
+    y = y[:, :, :: down[1], :: down[0]] * gain
+    return y.to(x.dtype)
 
 
 def setup_filter(
@@ -40,7 +43,7 @@ def setup_filter(
     separable: bool | None = None,
 ) -> Tensor:
     """A float32 FIR filter for upfirdn2d: see ganops.setup_filter."""
-    taps = torch.as_tensor(1.0 if f is None else f).detach().to("cpu", torch.float32)
+    taps: Tensor = torch.as_tensor(1.0 if f is None else f).detach().to("cpu", torch.float32)
     if taps.ndim > 2 or taps.numel() == 0:
         raise ValueError(f"f must be a number, [taps] or [height, width], and not empty, got shape {list(taps.shape)}")
     if taps.ndim == 0:
@@ -55,4 +58,5 @@ def setup_filter(
         taps = taps / taps.sum()
     if flip_filter:
         taps = taps.flip(list(range(taps.ndim)))
-    return (taps * gain ** (taps.ndim / 2)).to(device)
+    taps = taps * gain ** (taps.ndim / 2)
+    return taps.to(device)

@@ -98,7 +98,7 @@ def call(op: str, x: Tensor, *args: Any) -> Any:
 
 
 def is_reference() -> bool:
-    return chosen() == REFERENCE
+    return bool(chosen() == REFERENCE)
 
 
 def _has_kernel(device: str) -> bool:

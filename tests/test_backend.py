@@ -17,16 +17,20 @@ from ganops import _backend
 X = torch.randn(1, 2, 8, 8, generator=torch.Generator().manual_seed(0))
 
 
-def python(code: str, **environment: str) -> str:
-    done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, env={**os.environ, **environment}, timeout=300
-    )
+def python(code: str, path: Path = Path(ganops.__file__).parents[1], **environment: str) -> str:
+    """What code prints in a child that imports ganops from ``path``."""
+    environment = {**os.environ, "PYTHONPATH": str(path), **environment}
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=path, timeout=300)
     assert done.returncode == 0, done.stderr
     return done.stdout
 
 
 def test_backend_names_are_checked() -> None:
-    with pytest.raises(ValueError, match="name must be one of 'auto', 'reference', .*got 'gpu'"), ganops.backend("gpu"):
+    with (
+        pytest.raises(ValueError, match=r"name must be one of 'auto', 'reference', .*got 'gpu'"),
+        ganops.backend("gpu"),
+    ):
         pass
     if ganops.backends()["cuda"] != "available":
         with pytest.raises(RuntimeError, match="'cuda' is not available: "), ganops.backend("cuda"):
@@ -145,7 +149,7 @@ def test_importing_compiles_nothing_and_works_without_kernels(tmp_path: Path) ->
         "print(ganops.backends()['cpu'])\n"
         "print(ganops.bias_act(torch.ones(1, 2), act='relu').shape)\n"
     )
-    out = python(code, PYTHONPATH=str(tmp_path), PATH="").splitlines()
+    out = python(code, tmp_path, PATH="").splitlines()
     assert "no compiled kernels" in out[0] and "GANOPS_BUILD=reference" in out[0] and out[1] == "torch.Size([1, 2])"
 
 
@@ -161,7 +165,7 @@ def test_a_broken_library_is_reported(tmp_path: Path) -> None:
         "print([str(w.message) for w in caught if 'ganops' in str(w.message)])\n"
         "print(ganops.backends()['cpu'])\n"
     )
-    warned, reason = python(code, PYTHONPATH=str(tmp_path)).splitlines()
+    warned, reason = python(code, tmp_path).splitlines()
     assert "falls back to plain PyTorch" in warned and "_C.abi3.so does not load" in reason
 
 

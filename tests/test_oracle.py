@@ -146,10 +146,8 @@ def test_modulated_conv2d(impl, device, n, i, o, k, size, padding, demodulate, f
         for out in range(o):
             for channel in range(i):
                 image = np.pad(x[sample, channel], padding)
-                kernel = kernels[out, channel]
-                expected[sample, out] += scipy.signal.correlate2d(
-                    image, kernel if flip else kernel[::-1, ::-1], "valid"
-                )
+                kernel = kernels[out, channel] if flip else kernels[out, channel, ::-1, ::-1]
+                expected[sample, out] += scipy.signal.correlate2d(image, kernel, "valid")
     expected = expected + noise + b[None, :, None, None]
     expected = np.where(expected < 0, 0.2 * expected, expected) * np.sqrt(2)
     with ganops.backend(impl):

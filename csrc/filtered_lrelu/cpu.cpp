@@ -1,15 +1,18 @@
 #include "common/cpu.h"
 
+#include <array>
 #include <atomic>
 #include <cmath>
 #include <limits>
 #include <new>
+#include <utility>
 
 #include "filtered_lrelu/params.h"
 #include "filtered_lrelu/plan.h"
 #define GANOPS_KERNEL_FILE "filtered_lrelu/cpu.cpp"
 #include "common/isa.h"
 #include "filtered_lrelu/passes.h"
+#include "filtered_lrelu/fused.h"
 
 namespace ganops::GANOPS_ISA {
 

@@ -11,7 +11,7 @@ struct Tile {
         input(scratch + plan.input),
         widened(scratch + plan.widened),
         upsampled(scratch + plan.upsampled),
-        lowered(scratch + plan.lowered + plan.margin * plan.rows.stride),
+        lowered(scratch + plan.lowered + (plan.params.fd.separable ? plan.margin * plan.rows.stride : 0)),
         line(scratch + plan.line),
         output(scratch + plan.output),
         codes(reinterpret_cast<uint8_t*>(scratch + plan.codes)),
@@ -116,13 +116,23 @@ void columns_any(const Plan<C>& plan, const Tile<C>& t) {
     }
 }
 
-// A row of the output, computed phase by phase into t.line.
+// A row of the output from its phases.
 template <class C>
-void join_phases(const Plan<C>& plan, const Tile<C>& t, int64_t row) {
+void join_phases(const Plan<C>& plan, const Tile<C>& t, int64_t row, const C* from) {
   C* to = t.output + row * plan.tile_width;
-  const int64_t phases = plan.x.out_phases();
-  for (int64_t s = 0; s < phases; s++)
-    for (int64_t i = s; i < t.x.out_count; i += phases) to[i] = t.line[s * plan.out_phase_stride + i / phases];
+  const int64_t phases = plan.x.out_phases(), stride = plan.out_phase_stride;
+  if (phases == 1) {
+    std::copy_n(from, t.x.out_count, to);
+  } else if (phases == 2) {
+    for (int64_t i = 0; i < t.x.out_count / 2; i++) {
+      to[2 * i] = from[i];
+      to[2 * i + 1] = from[stride + i];
+    }
+    if (t.x.out_count % 2) to[t.x.out_count - 1] = from[t.x.out_count / 2];
+  } else {
+    for (int64_t s = 0; s < phases; s++)
+      for (int64_t i = s; i < t.x.out_count; i += phases) to[i] = from[s * stride + i / phases];
+  }
 }
 
 template <int taps, class C>
@@ -137,7 +147,7 @@ void narrow(const Plan<C>& plan, const Tile<C>& t) {
       else
         correlate<taps>(to, n, t.upsampled + (t.y.lead + row * p.down) * plan.rows.stride, plan.down_full, s);
     }
-    join_phases(plan, t, row);
+    join_phases<C>(plan, t, row, t.line);
   }
 }
 

@@ -147,6 +147,7 @@ struct Plan {
   TapTable<C> up_x, up_y, down_x, down_y;               // of separable filters
   TapTable<C> up_full, down_full;                       // of full ones, x phases fastest
   std::vector<C> down_coef;
+  bool symmetric;  // whether every row of fd reads the same backwards
 
   // Scratch memory: strides, and offsets of the buffers, in elements.
   Rows in_rows, rows;          // of the input, and of all that has the upsampled image's width
@@ -194,6 +195,9 @@ Plan<C>::Plan(const FilteredLreluParams& p, const KernelTraits& traits, int64_t 
     up_full = tap_table(correlation<C>(p.fu, p.flip_filter, up_gain), p.fu.width, up_phases(y), up_phases(x), in_rows);
   }
   down_coef = correlation<C>(p.fd, p.flip_filter, 1);
+  symmetric = true;
+  for (size_t i = 0; i < down_coef.size(); i++)
+    symmetric = symmetric && down_coef[i] == down_coef[i / p.fd.width * p.fd.width + p.fd.width - 1 - i % p.fd.width];
   const Phases down_rows = down_phases(y, 0, 1);
   const Phases down_columns = down_phases(x, span_of(x, 0, tile_width).lead, x.out_phases());
   if (p.fd.separable) {
@@ -218,7 +222,7 @@ void Plan<C>::cut(int64_t width, int64_t height) {
   rows = {x.group, round_up(sx.groups, kernels.lanes), 0};
   rows.stride = rows.phases * rows.phase_stride;
   if (rows.stride % kPageElements == 0) rows.stride += kernels.lanes;
-  out_phase_stride = round_up(ceil_div(width, x.out_phases()), kernels.lanes) + kSlack;
+  out_phase_stride = round_up(ceil_div(width, x.out_phases()), 2 * kernels.lanes);
   out_stride = width * height;
   margin = kernels.fused ? ceil_div(y.down_taps + y.up, y.down) : 0;
 
@@ -228,7 +232,7 @@ void Plan<C>::cut(int64_t width, int64_t height) {
   widened = input + block * in_stride + kSlack;
   upsampled = widened + (params.fu.separable ? sy.in_count * rows.stride + kSlack : 0);
   lowered = upsampled + (fused_down ? 0 : rows_up * rows.stride + kSlack);
-  line = lowered + (params.fd.separable ? (sy.out_count + 2 * margin) * rows.stride + kSlack : 0);
+  line = lowered + (sy.out_count + 2 * margin) * (params.fd.separable ? rows.stride : x.out_phases() * out_phase_stride) + kSlack;
   output = line + std::max({x.out_phases() * out_phase_stride, sx.in_count, block}) + kSlack;
   codes = output + block * out_stride + kSlack;
   codes_line = codes + ceil_div(rows_up * rows.stride, sizeof(C)) + kSlack;

@@ -11,19 +11,13 @@
 #include "filtered_lrelu/plan.h"
 #define GANOPS_KERNEL_FILE "filtered_lrelu/cpu.cpp"
 #include "common/isa.h"
+#include "filtered_lrelu/phases.h"
 #include "filtered_lrelu/passes.h"
 #include "filtered_lrelu/fused.h"
 
 namespace ganops::GANOPS_ISA {
 
 constexpr uint8_t kPositive = static_cast<uint8_t>(Code::positive), kClamped = static_cast<uint8_t>(Code::clamped);
-
-// Puts a row of samples, which may be outside the image, phase by phase.
-template <class C>
-void split_phases(C* to, const C* from, const Rows& rows, int64_t n) {
-  for (int64_t q = 0; q < rows.phases; q++)
-    for (int64_t i = q; i < n; i += rows.phases) to[q * rows.phase_stride + i / rows.phases] = from[i];
-}
 
 // Reads what a tile needs of the input, zeros around the image, and adds the bias inside. channel is the first one.
 template <class T, class C>
@@ -58,7 +52,7 @@ void read_input(const Plan<C>& plan, const Tile<C>& t, int64_t sample, int64_t c
       load_row(line + begin, from + begin, end - begin);
       for (int64_t i = begin; i < end; i++) line[i] += bias[0];
       std::fill(line + end, line + t.x.in_count, C(0));
-      if (line != to) split_phases(to, line, plan.in_rows, t.x.in_count);
+      if (line != to) split_phases(to, plan.in_rows.phase_stride, line, plan.in_rows.phases, t.x.in_count);
     }
   }
 }
@@ -88,25 +82,21 @@ void write_output(const Plan<C>& plan, const Tile<C>& t, int64_t sample, int64_t
 template <class C>
 void read_codes(const Plan<C>& plan, const Tile<C>& t, int64_t plane) {
   const FilteredLreluParams& p = plan.params;
-  const int64_t row_bytes = ceil_div(p.codes_width, kCodesPerByte), count = t.x.groups * plan.x.group;
-  const int64_t left = t.x.middle_begin + p.codes_x;  // the column of the line's first sample
-  const int64_t begin = std::clamp<int64_t>(-left, 0, count);
-  const int64_t end = std::clamp<int64_t>(p.codes_width - left, begin, count);
+  const int64_t row_bytes = ceil_div(p.codes_width, kCodesPerByte), count = t.x.groups * plan.rows.phases;
+  const int64_t left = t.x.middle_begin + p.codes_x;  // the column of the tile's first sample
+  const int64_t begin = std::clamp<int64_t>(left, 0, p.codes_width);
+  const int64_t end = std::clamp<int64_t>(left + count, 0, p.codes_width), byte = begin / kCodesPerByte;
+  uint8_t* const line = t.codes_line + kCodesPerByte;  // of the tile's first sample; the first byte may begin before it
   for (int64_t row = 0; row < t.y.groups * plan.y.up; row++) {
     const int64_t y = t.y.middle_begin + row + p.codes_y;
     uint8_t* to = t.codes + row * plan.rows.stride;
-    if (y < 0 || y >= p.codes_height || begin == end) {
-      std::fill_n(to, plan.rows.stride, kClamped);
-      continue;
+    std::fill_n(line, count, kClamped);
+    if (y >= 0 && y < p.codes_height && begin < end) {
+      const uint8_t* from = p.read_codes + (plane * p.codes_height + y) * row_bytes + byte;
+      unpack_codes(line + byte * kCodesPerByte - left, from, ceil_div(end, kCodesPerByte) - byte);
+      if (end < left + count) std::fill(line + end - left, line + count, kClamped);
     }
-    const uint8_t* from = p.read_codes + (plane * p.codes_height + y) * row_bytes;
-    std::fill_n(t.codes_line, begin, kClamped);
-    for (int64_t i = begin; i < end; i++) {
-      const int64_t at = left + i;
-      t.codes_line[i] = from[at / kCodesPerByte] >> at % kCodesPerByte * kCodeBits & ((1 << kCodeBits) - 1);
-    }
-    std::fill(t.codes_line + end, t.codes_line + count, kClamped);
-    split_phases(to, t.codes_line, plan.rows, count);
+    split_phases(to, plan.rows.phase_stride, line, plan.rows.phases, count);
   }
 }
 
@@ -116,16 +106,11 @@ void write_codes(const Plan<C>& plan, const Tile<C>& t, int64_t plane) {
   const int64_t row_bytes = ceil_div(p.codes_width, kCodesPerByte), count = t.x.codes_end - t.x.codes_begin;
   for (int64_t y = t.y.codes_begin; y < t.y.codes_end; y++) {
     const uint8_t* from = t.codes + (y - t.y.middle_begin) * plan.rows.stride;
-    for (int64_t i = 0; i < t.x.groups; i++)
-      for (int64_t q = 0; q < plan.rows.phases; q++)
-        t.codes_line[i * plan.rows.phases + q] = from[q * plan.rows.phase_stride + i];
+    join_phases(t.codes_line, from, plan.rows.phase_stride, plan.rows.phases, t.x.groups * plan.rows.phases);
     uint8_t* line = t.codes_line + t.x.lead;
     std::fill(line + count, line + round_up(count, kCodesPerByte), kPositive);
     uint8_t* to = p.write_codes + (plane * p.codes_height + y) * row_bytes + t.x.codes_begin / kCodesPerByte;
-    for (int64_t i = 0; i < ceil_div(count, kCodesPerByte); i++) {
-      const uint8_t* four = line + i * kCodesPerByte;
-      to[i] = four[0] | four[1] << kCodeBits | four[2] << 2 * kCodeBits | four[3] << 3 * kCodeBits;
-    }
+    pack_codes(to, line, ceil_div(count, kCodesPerByte));
   }
 }
 

@@ -241,7 +241,9 @@ void narrow_full(const Plan<float>& plan, const Tile<float>& t) {
         walk_full<down, taps, symmetric, 1>(in, plan.rows.stride, offset, coef, out, out_stride, t.y.out_count);
     }
   }
-  for (int64_t row = 0; row < t.y.out_count; row++) join_phases(plan, t, row, t.lowered + row * out_stride);
+  for (int64_t row = 0; row < t.y.out_count; row++)
+    join_phases(t.output + row * plan.tile_width, t.lowered + row * out_stride, plan.out_phase_stride, phases,
+                t.x.out_count);
 }
 
 template <int down, int taps>

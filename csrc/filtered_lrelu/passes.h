@@ -116,25 +116,6 @@ void columns_any(const Plan<C>& plan, const Tile<C>& t) {
     }
 }
 
-// A row of the output from its phases.
-template <class C>
-void join_phases(const Plan<C>& plan, const Tile<C>& t, int64_t row, const C* from) {
-  C* to = t.output + row * plan.tile_width;
-  const int64_t phases = plan.x.out_phases(), stride = plan.out_phase_stride;
-  if (phases == 1) {
-    std::copy_n(from, t.x.out_count, to);
-  } else if (phases == 2) {
-    for (int64_t i = 0; i < t.x.out_count / 2; i++) {
-      to[2 * i] = from[i];
-      to[2 * i + 1] = from[stride + i];
-    }
-    if (t.x.out_count % 2) to[t.x.out_count - 1] = from[t.x.out_count / 2];
-  } else {
-    for (int64_t s = 0; s < phases; s++)
-      for (int64_t i = s; i < t.x.out_count; i += phases) to[i] = from[s * stride + i / phases];
-  }
-}
-
 template <int taps, class C>
 void narrow(const Plan<C>& plan, const Tile<C>& t) {
   const FilteredLreluParams& p = plan.params;
@@ -147,7 +128,7 @@ void narrow(const Plan<C>& plan, const Tile<C>& t) {
       else
         correlate<taps>(to, n, t.upsampled + (t.y.lead + row * p.down) * plan.rows.stride, plan.down_full, s);
     }
-    join_phases<C>(plan, t, row, t.line);
+    join_phases(t.output + row * plan.tile_width, t.line, plan.out_phase_stride, phases, t.x.out_count);
   }
 }
 

@@ -6,18 +6,28 @@
 // A kernel is plain CUDA C++ (threadIdx, __syncthreads(), __syncwarp(), __shfl_*_sync, __ballot_sync, atomicAdd, ...),
 // with these wrappers in place of what g++ cannot read:
 //
-//   GANOPS_SHARED(float, tile, [16][65]);          static shared memory: __shared__ float tile[16][65]
-//   GANOPS_SHARED_DYNAMIC(half_t, tiles);          half_t* to the dynamic shared memory of the launch, 128-byte aligned
-//   GANOPS_UNROLL for (...)                        #pragma unroll
-//   half_t, bfloat16_t                             16-bit numbers without arithmetic: widen(h), then narrow<T>(value)
-//   accumulate_t<T>                                what T is summed in: float, or double for double
-//   Vector<T, N>, load_vector<N>, store_vector     one aligned access of up to 16 bytes
-//   cp_async<16>(shared, global, predicate)        a copy in flight (16, 8 or 4 bytes); zeros where the predicate is
-//   false cp_async_commit(); cp_async_wait<1>();         close a group; wait until at most one group of this thread is
-//   in flight ldmatrix_x4<Transpose>(registers, row)         and _x2, _x1: 8x8 matrices of 16-bit values; each lane
-//   names one row mma_m16n8k16<T>(d, a, b, c)                    d = a b + c on a warp; T is half_t or bfloat16_t, sums
-//   in float pack<T>(low, high), unpack<T>(bits, low, high) two 16-bit values in one 32-bit register, from and to float
-//   warp_sum(value)                                the sum over the 32 lanes, in every lane
+//   GANOPS_SHARED(float, tile, [16][65]);
+//       static shared memory: __shared__ float tile[16][65]
+//   GANOPS_SHARED_DYNAMIC(half_t, tiles);
+//       half_t* to the dynamic shared memory of the launch, 128-byte aligned
+//   GANOPS_UNROLL for (...)
+//       #pragma unroll
+//   half_t, bfloat16_t; widen(h), narrow<T>(value)
+//       16-bit numbers without arithmetic, and the way to accumulate_t<T> (float; double for double) and back
+//   Vector<T, N>, load_vector<N>(from), store_vector(to, vector), kVectorLength<T>
+//       one aligned access of up to 16 bytes
+//   cp_async<16>(shared, global, predicate); cp_async_commit(); cp_async_wait<1>();
+//       a copy in flight (16, 8 or 4 bytes; zeros where the predicate is false); the end of a group of copies; wait
+//       until at most one group of this thread is in flight. Other threads need a __syncthreads() after the wait.
+//   ldmatrix_x4<Transpose>(registers, row), ldmatrix_x2, ldmatrix_x1
+//       8x8 matrices of 16-bit values: lane i names row i % 8 of matrix i / 8, and a lane left over any good row. It
+//       reads what other lanes wrote, so it needs a __syncwarp() or __syncthreads() after the writes.
+//   mma_m16n8k16<T>(d, a, b, c)
+//       d = a b + c on a warp; T is half_t or bfloat16_t, sums in float; d and c may be the same array
+//   pack<T>(low, high), unpack<T>(bits, low, high)
+//       two 16-bit values in one 32-bit register, from and to float
+//   warp_sum(value)
+//       the sum over the 32 lanes, in every lane
 //
 // The launcher names every piece of global memory that the kernel may touch:
 //

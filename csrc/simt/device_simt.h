@@ -13,7 +13,7 @@
   using name##_shared_t = type dimensions;    \
   static const char name##_key = 0;           \
   name##_shared_t& name =                     \
-      *static_cast<name##_shared_t*>(::ganops::simt::shared_variable(&name##_key, sizeof(name##_shared_t)))
+      *static_cast<name##_shared_t*>(::ganops::simt::shared_variable(&name##_key, #name, sizeof(name##_shared_t)))
 #define GANOPS_SHARED_DYNAMIC(type, name) type* name = static_cast<type*>(::ganops::simt::shared_dynamic())
 #define GANOPS_UNROLL
 

@@ -135,8 +135,7 @@ std::string describe(Worker& worker, Stamp other) {
   return text;
 }
 
-void report_finding(Worker& worker, const Finding& finding, const std::string& what, const char* memory,
-                    const void* pc) {
+void report_finding(Worker& worker, const Finding& finding, const std::string& what, const void* pc) {
   if (finding.in_flight) {
     worker.report(Fault::kMissingWait, what + " before a cp.async to it has been waited for", pc);
   } else if (finding.uninitialised) {
@@ -144,8 +143,9 @@ void report_finding(Worker& worker, const Finding& finding, const std::string& w
   }
   if (finding.race) {
     worker.report(Fault::kRace,
-                  what + " races in " + memory + " with the " + (finding.race_with_write ? "write" : "read") + " by " +
-                      describe(worker, finding.other) + " (byte " + std::to_string(finding.byte) + " of the access)",
+                  what + " races with the " + (finding.race_with_write ? "write" : "read") + " by " +
+                      describe(worker, finding.other) +
+                      (finding.byte == 0 ? "" : ", at byte " + std::to_string(finding.byte) + " of the access"),
                   pc);
   }
 }
@@ -168,7 +168,7 @@ class SpinLock {
 
 void check_alignment(Worker& worker, uintptr_t address, const std::string& what, size_t bytes, const void* pc) {
   if (address % bytes == 0) return;
-  worker.report(Fault::kMisaligned, what + " at an address that is not a multiple of it", pc);
+  worker.report(Fault::kMisaligned, what + ", whose address is no multiple of " + std::to_string(bytes), pc);
   worker.abort_launch(cudaErrorMisalignedAddress);
 }
 
@@ -178,15 +178,15 @@ std::string in_words(AccessKind kind, size_t bytes, const std::string& where) {
 
 void check_shared(Worker& worker, const void* address, size_t bytes, AccessKind kind, const void* pc, Stamp now) {
   const size_t offset = worker.shared.offset_of(address);
-  const auto what = [&] { return in_words(kind, bytes, "shared memory at byte " + std::to_string(offset)); };
+  const auto what = [&] { return in_words(kind, bytes, worker.shared.describe(offset)); };
   if (!worker.shared.is_allocated(offset, bytes)) {
-    worker.report(Fault::kOutOfBounds, what() + ", outside every shared variable", pc);
+    worker.report(Fault::kOutOfBounds, what(), pc);
     worker.abort_launch(cudaErrorIllegalAddress);
   }
   if (offset % bytes != 0) check_alignment(worker, offset, what(), bytes, pc);
   const Finding finding = update_cells(worker.shared.cells(offset), bytes, kind, now, true, false);
   if (finding.in_flight || finding.uninitialised || finding.race) {
-    report_finding(worker, finding, what(), "shared memory", pc);
+    report_finding(worker, finding, what(), pc);
   }
 }
 
@@ -221,7 +221,7 @@ bool check_global(Worker& worker, uintptr_t address, size_t bytes, AccessKind ki
     const SpinLock lock(launch.options.os_threads > 1 ? &launch.global.lock_of(address) : nullptr);
     finding = update_cells(tracked->shadow.at(offset), bytes, kind, now, false, initialised);
   }
-  if (finding.uninitialised || finding.race) report_finding(worker, finding, what(), "global memory", pc);
+  if (finding.uninitialised || finding.race) report_finding(worker, finding, what(), pc);
   return true;
 }
 

@@ -92,13 +92,14 @@ class SharedMemory {
   void begin_launch(size_t dynamic_bytes);
   void begin_block();
   void* dynamic() { return arena_; }
-  void* variable(const void* key, size_t bytes);  // null where the block has no room left
-  size_t bytes_used() const;                      // static and dynamic
+  void* variable(const void* key, const char* name, size_t bytes);  // null where the block has no room left
+  size_t bytes_used() const;                                        // static and dynamic
   bool contains(uintptr_t address) const { return address - reinterpret_cast<uintptr_t>(arena_) < kArenaBytes; }
   size_t offset_of(const void* address) const {
     return static_cast<size_t>(static_cast<const char*>(address) - arena_);
   }
   bool is_allocated(size_t offset, size_t bytes) const;
+  std::string describe(size_t offset) const;  // in words: which variable, and where in it
   Cell* cells(size_t offset) { return shadow_.at(offset); }
 
  private:
@@ -106,6 +107,7 @@ class SharedMemory {
   static constexpr size_t kGapBytes = 128, kArenaBytes = 2 * kCapacity;
   struct Variable {
     const void* key;
+    const char* name;
     size_t offset;
     size_t bytes;
   };

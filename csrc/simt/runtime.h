@@ -101,7 +101,7 @@ unsigned atomic_cas(unsigned* address, unsigned compare, unsigned value);
 unsigned long long atomic_cas(unsigned long long* address, unsigned long long compare, unsigned long long value);
 
 // The same storage for every thread of a block; a different one for every key.
-void* shared_variable(const void* key, size_t bytes);
+void* shared_variable(const void* key, const char* name, size_t bytes);
 void* shared_dynamic();
 
 void count_flops(unsigned count);

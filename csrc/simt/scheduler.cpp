@@ -317,9 +317,9 @@ int barrier(bool predicate, Site site) {
   return Worker::current()->barrier(predicate, site, __builtin_return_address(0));
 }
 
-void* shared_variable(const void* key, size_t bytes) {
+void* shared_variable(const void* key, const char* name, size_t bytes) {
   Worker& worker = *Worker::current();
-  void* variable = worker.shared.variable(key, bytes);
+  void* variable = worker.shared.variable(key, name, bytes);
   if (variable == nullptr) {
     worker.report(Fault::kLaunch, "asks for more shared memory than a block can have", __builtin_return_address(0));
     worker.abort_launch(cudaErrorInvalidValue);

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cstring>
 #include <new>
+#include <string>
 
 #include "simt/memory.h"
 
@@ -41,13 +42,13 @@ void SharedMemory::begin_block() {
   end_ = dynamic_bytes_;
 }
 
-void* SharedMemory::variable(const void* key, size_t bytes) {
+void* SharedMemory::variable(const void* key, const char* name, size_t bytes) {
   for (const Variable& known : variables_) {
     if (known.key == key) return arena_ + known.offset;
   }
   const size_t offset = align_up(end_ + kGapBytes, kGapBytes);
   if (bytes_used() + bytes > kCapacity || offset + bytes > kArenaBytes) return nullptr;
-  variables_.push_back({key, offset, bytes});
+  variables_.push_back({key, name, offset, bytes});
   end_ = offset + bytes;
   if (end_ > dirty_) {
     std::memset(arena_ + dirty_, kPoison, end_ - dirty_);
@@ -67,6 +68,18 @@ bool SharedMemory::is_allocated(size_t offset, size_t bytes) const {
   return std::any_of(variables_.begin(), variables_.end(), [&](const Variable& variable) {
     return offset >= variable.offset && offset + bytes <= variable.offset + variable.bytes;
   });
+}
+
+std::string SharedMemory::describe(size_t offset) const {
+  const auto words = [](const std::string& name, size_t at, size_t bytes) {
+    return name + " at byte " + std::to_string(at) + " of " + std::to_string(bytes);
+  };
+  for (const Variable& variable : variables_) {
+    if (offset >= variable.offset && offset < variable.offset + variable.bytes + kGapBytes) {
+      return words(std::string("shared ") + variable.name, offset - variable.offset, variable.bytes);
+    }
+  }
+  return words("dynamic shared memory", offset, dynamic_bytes_);
 }
 
 }  // namespace ganops::simt

@@ -96,20 +96,22 @@ void complete_ballot(const LaneCalls& calls, uint32_t mask) {
 }
 
 // PTX ISA, ldmatrix: lanes 8 m to 8 m + 7 hold the addresses of the rows of matrix m. Register m of a lane is then the
-// fragment of row lane / 4, columns 2 (lane % 4) and the next; with .trans, of the transposed matrix.
+// fragment of row lane / 4, columns 2 (lane % 4) and the next; with .trans, of the transposed matrix. Compute
+// capability 7.5 wants a good address from every lane, of one or two matrices as well.
 void complete_ldmatrix(Worker& worker, const LaneCalls& calls, uint32_t mask) {
   constexpr unsigned kRows = 8;
   constexpr size_t kRowBytes = 16;
   const LdmatrixData& shape = data_of<LdmatrixData>(calls[0]);
   const auto matrices = static_cast<unsigned>(shape.matrices);
   uint16_t values[4][kRows][kRows];
-  for (unsigned lane = 0; lane < matrices * kRows; lane++) {
+  for (unsigned lane = 0; lane < kLanes; lane++) {
     const void* row = data_of<LdmatrixData>(calls[lane]).row;
     if (!worker.shared.contains(reinterpret_cast<uintptr_t>(row))) {
       worker.report(worker.running() / kLanes * kLanes + lane, Fault::kOutOfBounds,
                     "ldmatrix from memory that is not shared", calls[lane]->pc);
       worker.abort_launch(cudaErrorIllegalAddress);
     }
+    if (lane >= matrices * kRows) continue;
     if (checking()) check_lane_access(lane, row, kRowBytes, AccessKind::kRead, calls[lane]->pc);
     std::memcpy(values[lane / kRows][lane % kRows], row, kRowBytes);
   }

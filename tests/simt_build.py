@@ -1,7 +1,7 @@
 """Compiles CUDA sources with g++ into libraries that run them on the emulator in csrc/simt.
 
-Needs g++ 11 or newer and nothing else: no CUDA toolkit. Objects are cached under build/simt by the hash of what they are
-made from, so a second call with the same sources costs a few milliseconds.
+Needs g++ 11 or newer and nothing else: no CUDA toolkit. Objects are cached under build/simt by the hash of what they
+are made from, so a second call with the same sources costs a few milliseconds.
 """
 
 from __future__ import annotations
@@ -99,8 +99,8 @@ def build(
     choice = ["-DGANOPS_SIMT_UCONTEXT"] if ucontext else []
     kernel_flags = [*(CHECK if check else FAST), *(["-DGANOPS_SIMT_FLOPS"] if count_flops else []), *flags]
     runtime = [p for p in sorted((CSRC / "simt").glob("*.cpp")) if check or p.name != "hooks.cpp"]
-    # The runtime comes first: where it shares an inline function of the standard library with a kernel, the linker keeps the
-    # first copy, and the runtime's own memory must not be reported to the checker.
+    # The runtime comes first: where it shares an inline function of the standard library with a kernel, the linker
+    # keeps the first copy, and the runtime's own memory must not be reported to the checker.
     jobs = [(path, [*RUNTIME, *choice]) for path in runtime]
     jobs += [(path.resolve(), [*COMMON, "-O1", *flags]) for path in host_sources]
     jobs += [(path.resolve(), kernel_flags) for path in sources]

@@ -48,7 +48,7 @@ class Diagnostic:
 
 @dataclass
 class Access:
-    """An instruction that accesses memory. A transaction is a 32-byte sector of global memory, or a wavefront of shared."""
+    """An instruction that accesses memory. Transactions are 32-byte sectors of global memory, or shared wavefronts."""
 
     memory: str
     write: bool
@@ -173,17 +173,16 @@ class Emulator:
         launches = []
         for record in records:
             kernel = frames[record["kernel"]][-1].function
-            launch = Launch(kernel, *(tuple(record[k]) for k in ("grid", "block")), record["shared_bytes"],
-                            record["error"], record["counters"])  # fmt: skip
+            grid, block = tuple(record["grid"]), tuple(record["block"])
+            launch = Launch(kernel, grid, block, record["shared_bytes"], record["error"], record["counters"])
             launch.buffers = [BufferUse(**entry) for entry in record["buffers"]]
             for entry in record["accesses"]:
                 launch.accesses.append(Access(location=location(entry.pop("pc")), **entry))
             launch.accesses.sort(key=lambda a: (str(a.location), a.memory, a.write))
             for entry in record["diagnostics"]:
-                block, thread = (tuple(entry[k]) if entry[k] else None for k in ("block", "thread"))
-                launch.diagnostics.append(
-                    Diagnostic(entry["fault"], entry["message"], kernel, location(entry["pc"]), block, thread, entry["count"])
-                )
+                for key in ("block", "thread"):
+                    entry[key] = tuple(entry[key]) if entry[key] else None
+                launch.diagnostics.append(Diagnostic(kernel=kernel, location=location(entry.pop("pc")), **entry))
             launches.append(launch)
         return launches
 

@@ -124,7 +124,7 @@ __device__ __forceinline__ uint32_t pack(float low, float high) {
 }
 
 template <class T>
-__device__ __forceinline__ void unpack(uint32_t bits, float& low, float& high) {
+__device__ __forceinline__ void unpack(uint32_t bits, single_t& low, single_t& high) {
   static_assert(sizeof(T) == 2, "unpack is for 16-bit types");
   T values[2];
   __builtin_memcpy(values, &bits, sizeof bits);
@@ -172,6 +172,35 @@ __device__ __forceinline__ T warp_sum(T value) {
   }
   return value;
 }
+
+namespace detail {
+
+// mma_m16n8k16 without tensor cores: slow but right. Lane 4 g + t owns rows g and g + 8 and columns 2 t and 2 t + 1 of
+// d. Rows g and g + 8 of a lie in the four lanes of group g, column n of b in those of group n: registers 0 hold depths
+// 0 to 7, and the last ones 8 to 15.
+template <class T>
+__device__ void mma_by_shuffles(float (&d)[4], const uint32_t (&a)[4], const uint32_t (&b)[2], const float (&c)[4]) {
+  const unsigned lane = (threadIdx.x + blockDim.x * (threadIdx.y + blockDim.y * threadIdx.z)) % kWarpSize;
+  const unsigned first_of_group = lane / 4 * 4, first_column = lane % 4 * 2;
+  single_t sum[4] = {c[0], c[1], c[2], c[3]};
+  for (unsigned half = 0; half < 2; half++) {
+    for (unsigned t = 0; t < 4; t++) {
+      single_t left[2][2];  // rows g and g + 8, two depths each
+      unpack<T>(__shfl_sync(kAllLanes, a[2 * half], first_of_group + t), left[0][0], left[0][1]);
+      unpack<T>(__shfl_sync(kAllLanes, a[2 * half + 1], first_of_group + t), left[1][0], left[1][1]);
+      for (unsigned column = 0; column < 2; column++) {
+        single_t right[2];
+        unpack<T>(__shfl_sync(kAllLanes, b[half], 4 * (first_column + column) + t), right[0], right[1]);
+        for (unsigned row = 0; row < 2; row++) {
+          sum[2 * row + column] += left[row][0] * right[0] + left[row][1] * right[1];
+        }
+      }
+    }
+  }
+  for (unsigned i = 0; i < 4; i++) d[i] = sum[i];
+}
+
+}  // namespace detail
 
 // The bytes from the first to the last element of a tensor with these sizes and (non-negative) strides.
 inline int64_t span_bytes(int ndim, const int64_t* sizes, const int64_t* strides, int64_t element_bytes) {

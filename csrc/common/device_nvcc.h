@@ -188,6 +188,9 @@ __device__ __forceinline__ void ldmatrix_x4(uint32_t (&r)[4], const void* row) {
 
 namespace detail {
 
+template <class T>
+__device__ void mma_by_shuffles(float (&d)[4], const uint32_t (&a)[4], const uint32_t (&b)[2], const float (&c)[4]);
+
 __device__ __forceinline__ void mma(half_t, float (&d)[4], const uint32_t (&a)[4], const uint32_t (&b)[2],
                                     const float (&c)[4]) {
 #if __CUDA_ARCH__ >= 800
@@ -216,25 +219,7 @@ __device__ __forceinline__ void mma(bfloat16_t, float (&d)[4], const uint32_t (&
       : "=f"(d[0]), "=f"(d[1]), "=f"(d[2]), "=f"(d[3])
       : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]), "f"(c[0]), "f"(c[1]), "f"(c[2]), "f"(c[3]));
 #else
-  // Compute capability 7.5 has no bfloat16 product. Slow but right: lane 4 g + t owns rows g and g + 8 and columns 2 t
-  // and 2 t + 1 of d. Row g of a lies in the four lanes of its own group, column n of b in the four lanes of group n.
-  const unsigned lane = (threadIdx.x + blockDim.x * (threadIdx.y + blockDim.y * threadIdx.z)) % 32;
-  const auto low = [](uint32_t bits) { return __uint_as_float(bits << 16); };
-  const auto high = [](uint32_t bits) { return __uint_as_float(bits & 0xffff0000u); };
-  float sum[4] = {c[0], c[1], c[2], c[3]};
-  for (unsigned depth = 0; depth < 2; depth++) {
-    for (unsigned t = 0; t < 4; t++) {
-      const unsigned row_lane = (lane & ~3u) + t;
-      const uint32_t upper = __shfl_sync(0xffffffffu, depth ? a[2] : a[0], row_lane);
-      const uint32_t lower = __shfl_sync(0xffffffffu, depth ? a[3] : a[1], row_lane);
-      for (unsigned column = 0; column < 2; column++) {
-        const uint32_t right = __shfl_sync(0xffffffffu, b[depth], 4 * (2 * (lane & 3u) + column) + t);
-        sum[column] += low(upper) * low(right) + high(upper) * high(right);
-        sum[2 + column] += low(lower) * low(right) + high(lower) * high(right);
-      }
-    }
-  }
-  for (unsigned i = 0; i < 4; i++) d[i] = sum[i];
+  mma_by_shuffles<bfloat16_t>(d, a, b, c);  // compute capability 7.5 has no bfloat16 product
 #endif
 }
 

@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <cstdlib>
+#include <cstring>
 #include <limits>
 #include <new>
 #include <string>
@@ -94,33 +95,53 @@ struct Finding {
   bool race_with_write = false;
   Stamp other{};
   size_t byte = 0;
+
+  bool any() const { return uninitialised || in_flight || race; }
+  void add_race(Stamp then, Stamp now, bool with_write, size_t at) {
+    if (race || !then.valid || conflict(then, now) == Scope::kThread) return;
+    race = true;
+    race_with_write = with_write;
+    other = then;
+    byte = at;
+  }
 };
 
+// The cell after an access; what is wrong with the access is added to the finding.
+Cell judge(Cell cell, size_t byte, AccessKind kind, Stamp now, bool initialised, Finding& finding) {
+  const bool both_atomic = kind == AccessKind::kAtomic && cell.write.atomic;
+  if (cell.write.in_flight) {
+    finding.in_flight = true;
+  } else if (!both_atomic) {
+    finding.add_race(cell.write, now, true, byte);
+  }
+  if (kind != AccessKind::kWrite && !initialised && !cell.write.valid) finding.uninitialised = true;
+  if (kind == AccessKind::kRead) {
+    cell.read = fold(cell.read, now);
+  } else {
+    finding.add_race(cell.read, now, false, byte);
+    cell.write = both_atomic ? fold(cell.write, now) : now;
+    cell.write.atomic = kind == AccessKind::kAtomic;
+  }
+  return cell;
+}
+
+bool same(const Cell& a, const Cell& b) {
+  return std::memcmp(&a, &b, sizeof a) == 0;
+}
+
+// Bytes that are accessed together have mostly been accessed together before: only the first of a run of equal cells is
+// judged.
 Finding update_cells(Cell* cells, size_t bytes, AccessKind kind, Stamp now, bool shared, bool initialised) {
   Finding finding;
-  const auto races = [&](Stamp then, bool was_write, size_t byte) {
-    if (finding.race || !then.valid || conflict(then, now) == Scope::kThread) return;
-    finding.race = true;
-    finding.race_with_write = was_write;
-    finding.other = then;
-    finding.byte = byte;
-  };
+  Cell before{}, after{};
   for (size_t i = 0; i < bytes; i++) {
-    Cell& cell = cells[i];
-    if (shared && cell.write.block != now.block) cell.write = {};  // left over from another block
-    if (shared && cell.read.block != now.block) cell.read = {};
-    if (cell.write.in_flight) finding.in_flight = true;
-    if (kind != AccessKind::kWrite && !initialised && !cell.write.valid) finding.uninitialised = true;
-    const bool both_atomic = kind == AccessKind::kAtomic && cell.write.atomic;
-    if (!both_atomic && !cell.write.in_flight) races(cell.write, true, i);
-    if (kind == AccessKind::kRead) {
-      cell.read = fold(cell.read, now);
-      continue;
+    if (i == 0 || !same(cells[i], before)) {
+      before = after = cells[i];
+      if (shared && after.write.block != now.block) after.write = {};  // left over from another block
+      if (shared && after.read.block != now.block) after.read = {};
+      after = judge(after, i, kind, now, initialised, finding);
     }
-    races(cell.read, false, i);
-    Stamp written = both_atomic ? fold(cell.write, now) : now;
-    written.atomic = kind == AccessKind::kAtomic;
-    cell.write = written;
+    cells[i] = after;
   }
   return finding;
 }
@@ -185,9 +206,7 @@ void check_shared(Worker& worker, const void* address, size_t bytes, AccessKind 
   }
   if (offset % bytes != 0) check_alignment(worker, offset, what(), bytes, pc);
   const Finding finding = update_cells(worker.shared.cells(offset), bytes, kind, now, true, false);
-  if (finding.in_flight || finding.uninitialised || finding.race) {
-    report_finding(worker, finding, what(), pc);
-  }
+  if (finding.any()) report_finding(worker, finding, what(), pc);
 }
 
 // False where the address is not global memory but the thread's own.
@@ -221,7 +240,7 @@ bool check_global(Worker& worker, uintptr_t address, size_t bytes, AccessKind ki
     const SpinLock lock(launch.options.os_threads > 1 ? &launch.global.lock_of(address) : nullptr);
     finding = update_cells(tracked->shadow.at(offset), bytes, kind, now, false, initialised);
   }
-  if (finding.uninitialised || finding.race) report_finding(worker, finding, what(), pc);
+  if (finding.any()) report_finding(worker, finding, what(), pc);
   return true;
 }
 

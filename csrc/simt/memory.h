@@ -89,7 +89,7 @@ class SharedMemory {
   SharedMemory(const SharedMemory&) = delete;
   SharedMemory& operator=(const SharedMemory&) = delete;
 
-  void begin_launch(size_t dynamic_bytes);
+  void begin_launch(size_t dynamic_bytes, size_t limit);
   void begin_block();
   void* dynamic() { return arena_; }
   void* variable(const void* key, const char* name, size_t bytes);  // null where the block has no room left
@@ -114,6 +114,7 @@ class SharedMemory {
   char* arena_;
   Shadow shadow_;
   size_t dynamic_bytes_ = 0;
+  size_t limit_ = 0;  // static and dynamic
   size_t end_ = 0;
   size_t dirty_ = 0;
   std::vector<Variable> variables_;

@@ -10,8 +10,6 @@ namespace ganops::simt {
 
 namespace {
 
-thread_local Worker* current_worker = nullptr;
-
 // A bijection that spreads seeds far apart (the finaliser of SplitMix64).
 uint64_t mix(uint64_t x) {
   x += 0x9e3779b97f4a7c15u;
@@ -31,9 +29,7 @@ bool same(Site a, Site b) {
 
 }  // namespace
 
-Worker* Worker::current() {
-  return current_worker;
-}
+thread_local Worker* current_worker = nullptr;
 
 uint64_t Worker::random() {
   return random_state_ = mix(random_state_);
@@ -74,7 +70,7 @@ void Worker::begin_launch(Launch& launch) {
   log.resize(thread_count_);
   log.table().clear();
   counters = {};
-  shared.begin_launch(launch.request.shared_bytes);
+  shared.begin_launch(launch.request.shared_bytes, static_cast<size_t>(launch.options.device.shared_bytes_per_block));
   start_order_.resize(thread_count_);
   std::iota(start_order_.begin(), start_order_.end(), 0u);
   if (launch.options.order == Order::kReverse) std::reverse(start_order_.begin(), start_order_.end());
@@ -332,7 +328,7 @@ void* shared_dynamic() {
 }
 
 void count_flops(unsigned count) {
-  Worker::current()->counters.flops += count;
+  if (Worker* worker = Worker::current()) worker->counters.flops += count;
 }
 
 }  // namespace ganops::simt

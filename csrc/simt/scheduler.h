@@ -54,10 +54,12 @@ struct Thread {
   CopyQueue copies;
 };
 
+// The worker that is running a kernel on this OS thread; null outside a launch. Fibers stay on one OS thread.
+extern thread_local Worker* current_worker __attribute__((tls_model("initial-exec")));
+
 class Worker {
  public:
-  // The worker that is running a kernel on this OS thread; null outside a launch.
-  static Worker* current();
+  static Worker* current() { return current_worker; }
 
   // Takes blocks of the launch until none is left, or it fails.
   void run(Launch& launch);

@@ -30,9 +30,10 @@ SharedMemory::~SharedMemory() {
   munmap(arena_, kArenaBytes);
 }
 
-void SharedMemory::begin_launch(size_t dynamic_bytes) {
+void SharedMemory::begin_launch(size_t dynamic_bytes, size_t limit) {
   if (checking()) std::fill_n(shadow_.at(0), dirty_, Cell{});
   dynamic_bytes_ = dynamic_bytes;
+  limit_ = std::min(limit, kCapacity);
   dirty_ = dynamic_bytes;
 }
 
@@ -47,7 +48,7 @@ void* SharedMemory::variable(const void* key, const char* name, size_t bytes) {
     if (known.key == key) return arena_ + known.offset;
   }
   const size_t offset = align_up(end_ + kGapBytes, kGapBytes);
-  if (bytes_used() + bytes > kCapacity || offset + bytes > kArenaBytes) return nullptr;
+  if (bytes_used() + bytes > limit_ || offset + bytes > kArenaBytes) return nullptr;
   variables_.push_back({key, name, offset, bytes});
   end_ = offset + bytes;
   if (end_ > dirty_) {

@@ -24,7 +24,7 @@ __global__ void load_matrices(const uint16_t* rows, uint32_t* fragments) {
 }
 
 // a, b and c hold the fragments of each lane in turn: 8, 4 and 4 elements.
-template <class T>
+template <class T, bool Shuffles>
 __global__ void multiply(const T* a, const T* b, const float* c, float* d) {
   const int lane = static_cast<int>(threadIdx.x);
   uint32_t left[4], right[2];
@@ -32,7 +32,11 @@ __global__ void multiply(const T* a, const T* b, const float* c, float* d) {
   for (int i = 0; i < 4; i++) left[i] = reinterpret_cast<const uint32_t*>(a)[lane * 4 + i];
   for (int i = 0; i < 2; i++) right[i] = reinterpret_cast<const uint32_t*>(b)[lane * 2 + i];
   for (int i = 0; i < 4; i++) sum[i] = c[lane * 4 + i];
-  mma_m16n8k16<T>(sum, left, right, sum);
+  if constexpr (Shuffles) {
+    detail::mma_by_shuffles<T>(sum, left, right, sum);
+  } else {
+    mma_m16n8k16<T>(sum, left, right, sum);
+  }
   for (int i = 0; i < 4; i++) d[lane * 4 + i] = sum[i];
 }
 
@@ -72,17 +76,17 @@ EXPORT int run_ldmatrix(int matrices, int transpose, const uint16_t* rows, uint3
 }
 
 template <class T>
-int run_mma(const T* a, const T* b, const float* c, float* d) {
-  return launch(multiply<T>, dim3(1), dim3(32), 0, nullptr,
+int run_mma(bool shuffles, const T* a, const T* b, const float* c, float* d) {
+  return launch(shuffles ? multiply<T, true> : multiply<T, false>, dim3(1), dim3(32), 0, nullptr,
                 {Buffer::input("a", a, 256 * 2), Buffer::input("b", b, 128 * 2), Buffer::input("c", c, 128 * 4),
                  Buffer::output("d", d, 128 * 4)},
                 a, b, c, d);
 }
-EXPORT int run_mma_half(const half_t* a, const half_t* b, const float* c, float* d) {
-  return run_mma(a, b, c, d);
+EXPORT int run_mma_half(int shuffles, const half_t* a, const half_t* b, const float* c, float* d) {
+  return run_mma(shuffles != 0, a, b, c, d);
 }
-EXPORT int run_mma_bfloat16(const bfloat16_t* a, const bfloat16_t* b, const float* c, float* d) {
-  return run_mma(a, b, c, d);
+EXPORT int run_mma_bfloat16(int shuffles, const bfloat16_t* a, const bfloat16_t* b, const float* c, float* d) {
+  return run_mma(shuffles != 0, a, b, c, d);
 }
 
 EXPORT int run_shuffle(const int* x, int* y) {

@@ -64,6 +64,20 @@ def test_sectors_of_vectors(checker: Emulator) -> None:
     }
 
 
+def test_accesses_of_every_size_are_seen(checker: Emulator) -> None:
+    prepare(checker)
+    call(checker, "run_read_every_size", aligned(32 * 4), aligned(32))
+    assert_clean(checker, 1)
+    (launch,) = checker.launches()
+    bytes_read: dict[int, int] = {}
+    for access in launch.accesses:
+        if not access.write:
+            bytes_read[access.bytes] = bytes_read.get(access.bytes, 0) + access.lanes * access.bytes
+    # The pair of floats may be read as one piece of 8 bytes or two of 4; the three floats are read one by one.
+    pairs = bytes_read.pop(8, 0)
+    assert bytes_read == {1: 32, 2: 64, 4: 32 * 12 + 32 * 8 - pairs, 16: 32 * 16}
+
+
 # Floats a lane, floats from a lane to the next, wavefronts a warp, and as many as the bytes need.
 WAVEFRONTS = [
     (1, 1, 1, 1),

@@ -17,7 +17,8 @@ class Worker;
 
 // Who accessed a byte, and when. Two accesses are ordered if they are one thread's; or one block's with a __syncthreads
 // between them; or one warp's with a __syncwarp between them. `epoch` counts the former, `warp_epoch` the latter.
-// `scope` says that accesses by several such threads, unordered among themselves, are folded into one stamp.
+// `scope` says that accesses by several such threads, unordered among themselves, are folded into one stamp. The
+// counters wrap: they are only compared for equality.
 enum class Scope : uint64_t { kThread, kWarp, kBlock, kGrid };
 
 struct Stamp {

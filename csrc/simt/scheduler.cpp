@@ -4,6 +4,7 @@
 #include <map>
 #include <numeric>
 #include <string>
+#include <string_view>
 #include <utility>
 
 namespace ganops::simt {
@@ -24,7 +25,7 @@ std::string describe(Site site) {
 }
 
 bool same(Site a, Site b) {
-  return a.line == b.line && std::string_view(a.file) == b.file;
+  return a.line == b.line && (a.file == b.file || std::string_view(a.file) == b.file);
 }
 
 }  // namespace

@@ -46,6 +46,23 @@ __global__ void filter(const float* x, const float* f, float* y, int taps) {
   y[i] = narrow<float>(sum);
 }
 
+struct Triple {
+  float x, y, z;
+};
+
+// Reads x in pieces of every size, the way kernels do. A table of constants is no memory that a launch must name.
+__global__ void read_every_size(const void* x, float* y) {
+  const int thread = static_cast<int>(threadIdx.x);
+  constexpr float kWeights[4] = {1.0f, 2.0f, 3.0f, 4.0f};
+  float sum = kWeights[thread % 4] * static_cast<float>(static_cast<const uint8_t*>(x)[thread]);
+  sum += static_cast<float>(static_cast<const int16_t*>(x)[thread]);
+  sum += static_cast<const float2*>(x)[thread].x + static_cast<const float2*>(x)[thread].y;
+  const float4 quad = static_cast<const float4*>(x)[thread];
+  sum += quad.x + quad.y + quad.z + quad.w;
+  const Triple triple = static_cast<const Triple*>(x)[thread];
+  y[thread] = sum + triple.x + triple.y + triple.z;
+}
+
 // turns[i] = the thread whose turn was the i-th.
 __global__ void take_turns(int* next_turn, int* turns) {
   turns[atomicAdd(next_turn, 1)] = static_cast<int>(blockIdx.x * blockDim.x + threadIdx.x);
@@ -85,6 +102,11 @@ EXPORT int run_filter(const float* x, const float* f, float* y, int blocks, int 
       filter, dim3(blocks), dim3(64), 0, nullptr,
       {Buffer::input("x", x, (n + taps - 1) * 4), Buffer::input("f", f, taps * 4), Buffer::output("y", y, n * 4)}, x, f,
       y, taps);
+}
+
+EXPORT int run_read_every_size(const float* x, float* y) {
+  return launch(read_every_size, dim3(1), dim3(32), 0, nullptr,
+                {Buffer::input("x", x, 32 * 16), Buffer::output("y", y, 32 * 4)}, static_cast<const void*>(x), y);
 }
 
 EXPORT int run_properties(DeviceProperties* properties) {

@@ -15,6 +15,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
+import tqdm
 from torch import Tensor
 
 import ganops
@@ -54,7 +55,7 @@ def measure(case: Case, dtype: torch.dtype, backward: bool, repeat: int) -> str:
     for name in times:
         with ganops.backend(name):
             y = function(case, tensors)  # warms up
-    for _ in range(repeat):
+    for _ in tqdm.trange(repeat, desc=str(case), leave=False, disable=None):
         for name, measured in times.items():
             with ganops.backend(name):
                 measured.append(milliseconds(function, case, tensors))

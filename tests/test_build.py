@@ -108,7 +108,7 @@ def check_compiles(compiler: str, file: Path, *flags: str) -> None:
     includes = [f for path in (*include_paths(), sysconfig.get_path("include")) for f in ("-isystem", path)]
     warnings = ["-Wall", "-Wextra", "-Werror", "-Wno-psabi", "-Wno-unknown-pragmas"]
     target = "-DTORCH_TARGET_VERSION=0x020d000000000000ULL"
-    command = [compiler, "-S", "-o", os.devnull, "-std=c++17", *warnings, target, f"-I{ROOT / 'csrc'}", *includes, *flags]
+    command = [compiler, "-fsyntax-only", "-std=c++17", *warnings, target, f"-I{ROOT / 'csrc'}", *includes, *flags]
     done = subprocess.run([*command, str(file)], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
 

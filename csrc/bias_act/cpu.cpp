@@ -1,6 +1,5 @@
 #include "common/cpu.h"
 
-#include <limits>
 #include <utility>
 
 #include "bias_act/math.h"
@@ -18,22 +17,9 @@ constexpr int64_t kPiece = 1 << 14;  // a longer run is split, so that few runs 
 
 template <Activation act, int order, class C>
 void bias_act_elements(const C* x, const C* dy, const C* b, C bias, C* y, int64_t n, const ActivationParams& p) {
-  const C alpha = C(p.alpha), gain = C(p.gain), c = p.clamp < 0 ? std::numeric_limits<C>::quiet_NaN() : C(p.clamp);
-  if constexpr (order == 0) {
-    for (int64_t i = 0; i < n; i++) y[i] = clamp(activate<act>(x[i] + (b ? b[i] : bias), alpha) * gain, c);
-  } else if (p.kept_result) {
-    const C inverse_gain = p.gain ? C(1 / p.gain) : C(0), scale = p.gain ? (order == 1 ? gain : C(1)) : C(0);
-    for (int64_t i = 0; i < n; i++) {
-      const C slope = activation_slope<act, order>(x[i] * inverse_gain, alpha) * scale;
-      y[i] = dy[i] * slope_unless_clamped(slope, x[i], c);
-    }
-  } else {
-    for (int64_t i = 0; i < n; i++) {
-      const C u = x[i] + (b ? b[i] : bias);
-      const C slope = activation_slope<act, order>(u, alpha) * gain;
-      y[i] = dy[i] * slope_unless_clamped(slope, activate<act>(u, alpha) * gain, c);
-    }
-  }
+  const ActivationConstants<C> k(p);
+  for (int64_t i = 0; i < n; i++)
+    y[i] = bias_act_element<act, order, C>(x[i], b ? b[i] : bias, order > 0 ? dy[i] : C(0), k);
 }
 
 template <class C, int... act>

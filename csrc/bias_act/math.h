@@ -1,5 +1,7 @@
 // Every activation and its slopes, once for host and device. The formulas are those of ganops/reference/bias_act.py.
 #pragma once
+#include <limits>
+
 #include "bias_act/params.h"
 #include "common/math.h"
 
@@ -72,6 +74,40 @@ GANOPS_HOST_DEVICE T clamp(T y, T c) {
 template <class T>
 GANOPS_HOST_DEVICE T slope_unless_clamped(T slope, T y, T c) {
   return y >= c || y <= -c ? T(0) : slope;
+}
+
+// ActivationParams in the type that is computed in.
+template <class T>
+struct ActivationConstants {
+  explicit ActivationConstants(const ActivationParams& p)
+      : alpha(T(p.alpha)),
+        gain(T(p.gain)),
+        bound(p.clamp < 0 ? std::numeric_limits<T>::quiet_NaN() : T(p.clamp)),
+        inverse_gain(p.gain != 0 ? T(1 / p.gain) : T(0)),
+        kept_scale(p.gain == 0    ? T(0)
+                   : p.order == 1 ? gain
+                                  : T(1)),
+        kept_result(p.kept_result) {}
+
+  T alpha, gain;
+  T bound;         // NaN: none
+  T inverse_gain;  // from what was kept to act(u)
+  T kept_scale;    // of a slope taken from what was kept
+  bool kept_result;
+};
+
+// One element: the value for x and its bias (order 0), or dy times a slope.
+template <Activation act, int order, class T>
+GANOPS_HOST_DEVICE T bias_act_element(T x, T bias, T dy, const ActivationConstants<T>& k) {
+  if constexpr (order == 0) {
+    return clamp(activate<act>(x + bias, k.alpha) * k.gain, k.bound);
+  } else if (k.kept_result) {
+    const T slope = activation_slope<act, order>(x * k.inverse_gain, k.alpha) * k.kept_scale;
+    return dy * slope_unless_clamped(slope, x, k.bound);
+  } else {
+    const T u = x + bias, slope = activation_slope<act, order>(u, k.alpha) * k.gain;
+    return dy * slope_unless_clamped(slope, activate<act>(u, k.alpha) * k.gain, k.bound);
+  }
 }
 
 }  // namespace ganops

@@ -114,7 +114,7 @@ inline std::optional<Tensor> filter_for(const Tensor& x, const std::optional<Ten
 // Under the emulator the CUDA launcher serves CPU tensors in a namespace of its own.
 #if defined(GANOPS_SIMT)
 #define GANOPS_REGISTER(op, launcher)                             \
-  STABLE_TORCH_LIBRARY_IMPL(ganops_simt, CPU, m) {                \
+  STABLE_TORCH_LIBRARY_IMPL(GANOPS_SIMT_NAMESPACE, CPU, m) {      \
     m.impl(#op, TORCH_BOX(&ganops::op<ganops::launcher##_cuda>)); \
   }
 #elif defined(GANOPS_CUDA)

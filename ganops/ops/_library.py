@@ -25,18 +25,19 @@ OPERATORS: list[Operator] = []
 def register(operator: Operator) -> None:
     OPERATORS.append(operator)
     _backend.add_reference(operator.name, operator.reference)
-    register_in("ganops", operator)
-
-
-def register_in(namespace: str, operator: Operator) -> None:
-    """A compiled kernel of the same name, registered before or after, overrides the reference on its device."""
-    name = f"{namespace}::{operator.name}"
-    torch.library.define(name, operator.schema, tags=(torch.Tag.pt2_compliant_tag,))
+    define(operator, "ganops")
 
     def default(x: Tensor, *args: Any) -> Any:
         return _backend.run_reference(operator.reference, x, *args)
 
-    torch.library.impl(name, "default", default)
+    # A compiled kernel, registered before or after, overrides this on its device.
+    torch.library.impl(f"ganops::{operator.name}", "default", default)
+
+
+def define(operator: Operator, namespace: str) -> None:
+    """Schema, shapes and gradient, without any kernel."""
+    name = f"{namespace}::{operator.name}"
+    torch.library.define(name, operator.schema, tags=(torch.Tag.pt2_compliant_tag,))
     torch.library.register_fake(name, operator.fake)
     torch.library.register_autograd(name, operator.backward, setup_context=operator.setup_context)
 

@@ -8,10 +8,10 @@
 
 namespace ganops {
 
-constexpr int kThreads = 128;
+constexpr int kThreads = 128, kLanes = kWarpSize;
 constexpr int kSectorBytes = 32;             // what global memory moves at least
 constexpr int kBlocks = 4;                   // on a multiprocessor, as far as registers go
-constexpr int64_t kSharedBytes = 44 * 1024;  // of a tile
+constexpr int64_t kSharedBytes = 47 * 1024;  // of a tile
 constexpr int64_t kChannels = 32;            // of a tile, where channels come last and are many
 constexpr int64_t kMostColumns = 1 << 14, kMostRows = 32, kFewestRows = 8;
 
@@ -42,18 +42,22 @@ struct Tiling {
   int64_t all_images, shared_bytes;
 };
 
-// The part of an image that lies in a tile, in both memories. In shared memory rows keep their distance from the
-// 32-byte boundary before them, so that aligned vectors can be copied whatever the width. Whole rows are copied as one
-// stretch.
+// The part of an image that lies in a tile, in both memories. Rows are as far from 32-byte boundaries in shared memory
+// as in global memory, so that aligned vectors can be copied whatever the width. Whole rows are copied as one stretch.
 template <class T>
 struct Box {
-  T* global;                  // the first element
-  int64_t row, pixel;         // elements between rows and pixels in global memory
-  int rows, length;           // to be copied: rows of so many elements
-  int channels;               // between pixels in shared memory
-  int pitch, skew, skew_row;  // row r is at r * pitch + (skew + r * skew_row) % sector in shared memory
+  T* global;           // the first element
+  int64_t row, pixel;  // elements between rows and pixels in global memory
+  int rows, length;    // to be copied: rows of so many elements
+  int channels;        // elements between pixels in shared memory
+  int start, pitch;    // of row 0, and between rows, in shared memory
 
-  __device__ __forceinline__ int at(int r) const { return r * pitch + ((skew + r * skew_row) & (kSector<T> - 1)); }
+  __device__ __forceinline__ int at(int r) const { return start + r * pitch; }
+  // From a row to the next in shared memory, gaps included: lanes that run on into the next row meet other banks.
+  __device__ __forceinline__ int vectors() const {
+    const int elements = rows == 1 ? start + length : pitch;
+    return (elements + kSector<T> - 1) / kSector<T> * (kSectorBytes / 16);
+  }
   __device__ __forceinline__ int64_t offset(int element) const {
     return pixel == channels ? element : element / channels * pixel + element % channels;
   }
@@ -83,8 +87,7 @@ __device__ __forceinline__ Box<T> make_box(const Extent<T>& e, int64_t image, in
   box.rows = whole ? 1 : rows;
   box.length = whole ? rows * length : length;
   box.pitch = whole ? length : pitch;
-  box.skew = in_pixels ? 0 : static_cast<int>(reinterpret_cast<uintptr_t>(box.global) / sizeof(T)) & (kSector<T> - 1);
-  box.skew_row = whole || in_pixels ? 0 : static_cast<int>(box.row & (kSector<T> - 1));
+  box.start = in_pixels ? 0 : static_cast<int>(reinterpret_cast<uintptr_t>(box.global) / sizeof(T)) & (kSector<T> - 1);
   return box;
 }
 
@@ -93,14 +96,14 @@ template <class T>
 __device__ __forceinline__ void load_box(T* tile, const Box<const T>& box, const T* begin, const T* end) {
   constexpr int N = kVectorLength<T>;
   if (box.rows <= 0 || box.length <= 0) return;
-  const int vectors = (box.length + 2 * kSector<T> - 2) / kSector<T> * (kSector<T> / N);
+  const int vectors = box.vectors();
   for (int i = threadIdx.x; i < box.rows * vectors; i += kThreads) {
     const int r = box.rows == 1 ? 0 : i / vectors, v = i - r * vectors;
-    const int skew = (box.skew + r * box.skew_row) & (kSector<T> - 1);
-    const int last_sector = (skew + box.length - 1) / kSector<T>;
-    if (v * N >= (last_sector + 1) * kSector<T>) continue;
-    const T* from = box.global + r * box.row + box.offset(v * N - skew);
-    T* to = tile + r * box.pitch + v * N;
+    const int start = box.at(r), at = start / kSector<T> * kSector<T> + v * N;
+    const int last_sector = (start + box.length - 1) / kSector<T>;
+    if (at >= (last_sector + 1) * kSector<T>) continue;
+    const T* from = box.global + r * box.row + box.offset(at - start);
+    T* to = tile + at;
     if (from >= begin && from + N <= end) {
       cp_async<16>(to, from);
     } else {
@@ -114,11 +117,11 @@ __device__ __forceinline__ void load_box(T* tile, const Box<const T>& box, const
 template <class T>
 __device__ __forceinline__ void store_box(const T* tile, const Box<T>& box) {
   constexpr int N = kVectorLength<T>;
-  const int vectors = (box.length + kSector<T> - 1 + N - 1) / N;
+  const int vectors = box.vectors();
   for (int i = threadIdx.x; i < box.rows * vectors; i += kThreads) {
     const int r = box.rows == 1 ? 0 : i / vectors, v = i - r * vectors;
-    const int first = v * N - ((box.skew + r * box.skew_row) & (kSector<T> - 1));
-    const T* from = tile + r * box.pitch + v * N;
+    const int start = box.at(r), at = start / kSector<T> * kSector<T> + v * N, first = at - start;
+    const T* from = tile + at;
     T* to = box.global + r * box.row;
     if (first >= 0 && first + N <= box.length) {
       store_vector(to + box.offset(first), load_vector<N>(from));
@@ -156,14 +159,21 @@ bool make_tiling(const Upfirdn2dParams& p, int64_t rows, int64_t columns, Tiling
 
   const int64_t rows_in = (rows - F::run) * F::down / F::up + F::window;
   const int64_t columns_in = ceil_div((columns - 1) * F::down, F::up) + F::reach;
-  const int64_t pitch_in = round_up(columns_in * channels + kSector<T> - 1, kSector<T>);
-  const int64_t pitch_out = round_up(columns * channels + kSector<T> - 1, kSector<T>);
+  // Rows keep apart by what aligns them, and advance over boundaries as they do in global memory.
+  const auto pitch_of = [&](int64_t length, int64_t width) {
+    return in_pixels ? length : round_up(length + 2 * kSector<T> - 2, kSector<T>) + width * inner % kSector<T>;
+  };
+  const int64_t pitch_in = pitch_of(columns_in * channels, p.width.in);
+  const int64_t pitch_out = pitch_of(columns * channels, p.width.out);
   // Its phases of down start in banks of their own.
   const int64_t middle = round_up(ceil_div(columns_in, F::down), kWarpSize) + (F::down > 1 ? kWarpSize / F::down : 0);
+  const auto elements_in = [&](int64_t together) {
+    return round_up(pitch_in * (together > 1 ? together * p.height.in : rows_in), kSector<T>);
+  };
+  const auto elements_out = [&](int64_t together) { return round_up(pitch_out * rows * together, kSector<T>); };
   const auto bytes = [&](int64_t together) {
-    const int64_t in = pitch_in * (together > 1 ? together * p.height.in : rows_in), out = pitch_out * rows * together;
     const int64_t between = F::separable ? together * rows * F::down * middle * channels : 0;
-    return (in + out) * sizeof(T) + between * sizeof(accumulate_t<T>);
+    return (elements_in(together) + elements_out(together)) * sizeof(T) + between * sizeof(accumulate_t<T>);
   };
   // Small planes share a block.
   const int64_t work = columns * rows / F::run;
@@ -191,8 +201,8 @@ bool make_tiling(const Upfirdn2dParams& p, int64_t rows, int64_t columns, Tiling
   t.pitch_in = static_cast<int>(pitch_in);
   t.pitch_out = static_cast<int>(pitch_out);
   t.pitch_middle = static_cast<int>(middle);
-  t.elements_in = static_cast<int>(pitch_in * (together > 1 ? together * p.height.in : rows_in));
-  t.elements_out = static_cast<int>(pitch_out * rows * together);
+  t.elements_in = static_cast<int>(elements_in(together));
+  t.elements_out = static_cast<int>(elements_out(together));
   return true;
 }
 

@@ -3,6 +3,8 @@
 namespace ganops {
 namespace {
 
+using namespace upfirdn;
+
 // Any factors, any filter: a thread sums one output.
 template <class T>
 __global__ void __launch_bounds__(kThreads) generic_kernel(Upfirdn2dParams p) {
@@ -180,7 +182,8 @@ __device__ __forceinline__ void filter_full(const Tile<T>& tile, const Tiling& t
     for (int i = 0; i < F::reach; i++) {
       inside[i] = static_cast<unsigned>(tile.x_in + column.first + i) < static_cast<unsigned>(tile.columns_in);
     }
-    const int q_first = q - q % kLanes, q_last = min(q_first + kLanes, tile.width) - 1;  // of this warp
+    // Most warps meet no border, and need not look at it.
+    const int q_first = q - q % kLanes, q_last = min(q_first + kLanes, tile.width) - 1;
     const int x_first = channels == 1 ? q_first : q_first / channels,
               x_last = channels == 1 ? q_last : q_last / channels;
     const bool columns_inside = tile.x_in + Column<F>(x_first, tile.phase).first >= 0 &&
@@ -202,8 +205,8 @@ __device__ __forceinline__ void filter_full(const Tile<T>& tile, const Tiling& t
   }
 }
 
-// Columns are filtered first, into `middle`, and their phases of down kept apart: [images * rows, down, pitch,
-// channels].
+// Columns are filtered first, into `middle` [images * rows, down, pitch_middle, channels]: phases of down are kept
+// apart.
 template <class T, class F, class C>
 __device__ __forceinline__ void filter_columns(const Tile<T>& tile, const Tiling& t, const C* taps, C* middle) {
   const int lane = threadIdx.x % t.lanes, group = threadIdx.x / t.lanes, groups = kThreads / t.lanes;
@@ -230,6 +233,7 @@ __device__ __forceinline__ void filter_columns(const Tile<T>& tile, const Tiling
   }
 }
 
+// Outputs from their rows in `middle`.
 template <class T, class F, class C>
 __device__ __forceinline__ void filter_rows(const Tile<T>& tile, const Tiling& t, const C* taps, C gain,
                                             const C* middle) {
@@ -308,20 +312,15 @@ bool launch_tiled(const Upfirdn2dParams& p, void* stream) {
   return true;
 }
 
-template <class T, class... Firs>
-bool launch_first_tiled(const Upfirdn2dParams& p, void* stream) {
-  return (launch_tiled<T, Firs>(p, stream) || ...);
+template <class T, class... F>
+bool launch_first_tiled(Firs<F...>, const Upfirdn2dParams& p, void* stream) {
+  return (launch_tiled<T, F>(p, stream) || ...);
 }
 
 template <class T>
 void launch_upfirdn2d(const Upfirdn2dParams& p, void* stream) {
   if constexpr (!std::is_same_v<T, double>) {
-    if (launch_first_tiled<T,                                                                       //
-                           Fir<1, 1, 4, false, 8>, Fir<2, 1, 4, false, 8>, Fir<1, 2, 4, false, 4>,  //
-                           Fir<1, 1, 12, true, 8>, Fir<2, 1, 12, true, 8>, Fir<1, 2, 12, true, 8>,  //
-                           Fir<4, 1, 24, true, 8>, Fir<1, 4, 24, true, 8>>(p, stream)) {
-      return;
-    }
+    if (launch_first_tiled<T>(TiledFirs{}, p, stream)) return;
   }
   const int64_t outputs = p.samples * p.channels * p.height.out * p.width.out;
   launch_over_images<T>(generic_kernel<T>, p, ceil_div(outputs, kThreads), 0, stream);

@@ -6,13 +6,13 @@
 #include "common/cuda.h"
 #include "upfirdn2d/math.h"
 
-namespace ganops {
+namespace ganops::upfirdn {
 
 constexpr int kThreads = 128, kLanes = kWarpSize;
-constexpr int kSectorBytes = 32;             // what global memory moves at least
-constexpr int kBlocks = 4;                   // on a multiprocessor, as far as registers go
-constexpr int64_t kSharedBytes = 47 * 1024;  // of a tile
-constexpr int64_t kChannels = 32;            // of a tile, where channels come last and are many
+constexpr int kSectorBytes = 32, kVectorBytes = 16;  // what global memory moves at least, and a thread at most
+constexpr int kBlocks = 4;                           // on a multiprocessor, as far as registers go
+constexpr int64_t kSharedBytes = 47 * 1024;          // of a tile
+constexpr int64_t kChannels = 32;                    // of a tile, where channels come last and are many
 constexpr int64_t kMostColumns = 1 << 14, kMostRows = 32, kFewestRows = 8;
 
 template <class T>
@@ -28,6 +28,19 @@ struct Fir {
   static constexpr int window = (run - 1) * down / up + (up > 1) + reach;  // the inputs that a run of outputs meets
   static_assert((up == 1 || down == 1) && taps % up == 0 && run % up == 0, "every output meets `reach` inputs");
 };
+
+template <class... F>
+struct Firs {};
+
+// up, down, taps, whether separable, run.
+using TiledFirs = Firs<Fir<1, 1, 4, false, 8>,   // blurs about strided convolutions
+                       Fir<2, 1, 4, false, 8>,   // skips, and each other's gradient
+                       Fir<1, 2, 4, false, 4>,   //
+                       Fir<1, 1, 12, true, 8>,   // wavelets and Kaiser windows
+                       Fir<2, 1, 12, true, 8>,   //
+                       Fir<1, 2, 12, true, 8>,   //
+                       Fir<4, 1, 24, true, 8>,   //
+                       Fir<1, 4, 24, true, 8>>;  //
 
 // Sizes of a tile, in outputs unless they say otherwise.
 struct Tiling {
@@ -56,7 +69,7 @@ struct Box {
   // From a row to the next in shared memory, gaps included: lanes that run on into the next row meet other banks.
   __device__ __forceinline__ int vectors() const {
     const int elements = rows == 1 ? start + length : pitch;
-    return (elements + kSector<T> - 1) / kSector<T> * (kSectorBytes / 16);
+    return (elements + kSector<T> - 1) / kSector<T> * (kSectorBytes / kVectorBytes);
   }
   __device__ __forceinline__ int64_t offset(int element) const {
     return pixel == channels ? element : element / channels * pixel + element % channels;
@@ -147,8 +160,8 @@ inline int64_t power_of_two_from(int64_t a) {
 template <class T, class F>
 bool make_tiling(const Upfirdn2dParams& p, int64_t rows, int64_t columns, Tiling& t) {
   const int64_t inner = p.channels_last ? p.channels : 1, images = p.samples * p.channels / inner;
-  const bool in_pixels =
-      inner > kChannels && inner % kVectorLength<T> == 0 && is_aligned(p.x, 16) && is_aligned(p.y, 16);
+  const bool in_pixels = inner > kChannels && inner % kVectorLength<T> == 0 && is_aligned(p.x, kVectorBytes) &&
+                         is_aligned(p.y, kVectorBytes);
   const int64_t channels = in_pixels ? kChannels : inner;
   const int64_t before = (F::up - p.height.padding % F::up) % F::up, height = p.height.out + before;
   columns = ceil_div(p.width.out, ceil_div(p.width.out, columns));
@@ -165,7 +178,7 @@ bool make_tiling(const Upfirdn2dParams& p, int64_t rows, int64_t columns, Tiling
   };
   const int64_t pitch_in = pitch_of(columns_in * channels, p.width.in);
   const int64_t pitch_out = pitch_of(columns * channels, p.width.out);
-  // Its phases of down start in banks of their own.
+  // What lies between the passes: phases of down start in banks of their own.
   const int64_t middle = round_up(ceil_div(columns_in, F::down), kWarpSize) + (F::down > 1 ? kWarpSize / F::down : 0);
   const auto elements_in = [&](int64_t together) {
     return round_up(pitch_in * (together > 1 ? together * p.height.in : rows_in), kSector<T>);
@@ -234,4 +247,4 @@ bool make_tiling(const Upfirdn2dParams& p, Tiling& best) {
   return least < none;
 }
 
-}  // namespace ganops
+}  // namespace ganops::upfirdn

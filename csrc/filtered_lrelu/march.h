@@ -27,16 +27,17 @@ struct MarchSpec {
   int down, down_taps;
   bool down_full;
   int lead, columns;  // columns: of the upsampled image a block, one a thread
+  int blocks;         // that a multiprocessor's registers have to suffice for
 };
 
 constexpr MarchSpec kMarchSpecs[] = {
-    {2, 12, false, 2, 12, false, 0, 128},  // its own mirror in the backward pass
-    {4, 24, false, 2, 12, false, 1, 128},  // mirrored by the next
-    {2, 12, false, 4, 24, false, 1, 192},  //
-    {2, 12, false, 2, 12, true, 0, 128},   // radial, mirrored by the last but one
-    {4, 24, false, 2, 12, true, 1, 128},   // radial, mirrored by the last
-    {2, 12, true, 2, 12, false, 0, 128},   //
-    {2, 12, true, 4, 24, false, 1, 192},
+    {2, 12, false, 2, 12, false, 0, 128, 5},  // its own mirror in the backward pass
+    {4, 24, false, 2, 12, false, 1, 128, 4},  // mirrored by the next
+    {2, 12, false, 4, 24, false, 1, 192, 3},  //
+    {2, 12, false, 2, 12, true, 0, 128, 3},   // radial, mirrored by the last but one
+    {4, 24, false, 2, 12, true, 1, 128, 3},   // radial, mirrored by the last
+    {2, 12, true, 2, 12, false, 0, 128, 3},   //
+    {2, 12, true, 4, 24, false, 1, 192, 2},
 };
 
 constexpr int kMarchRowUnit = 8;  // an output row this often starts at a group
@@ -87,7 +88,7 @@ struct March {
                 kColumns / kDown);
   static_assert(!kDownFull || kDown == 2, "two groups of threads share a full filter, one for each phase");
 
-  static constexpr int down_phase(int row) { return ((row - kStart) % kDown + kDown) % kDown; }
+  static __device__ constexpr int down_phase(int row) { return ((row - kStart) % kDown + kDown) % kDown; }
 };
 
 // What one launch's blocks agree on.
@@ -174,13 +175,11 @@ struct RawRows {
   __device__ int row_shift(int64_t row) const { return static_cast<int>(address(row) % 16 / sizeof(T)); }
 
   template <class M>
-  static constexpr int pieces(M) {
-    return (M::kInPitch + 2 * kLength - 2) / kLength;
-  }
+  static constexpr int kPieces = (M::kInPitch + 2 * kLength - 2) / kLength;  // of a row
 
   template <class M>
   __device__ void fetch(T* raw, const MarchBlock& b, int64_t first_row, int64_t height, M) const {
-    constexpr int kPieces = pieces(M{});
+    constexpr int kPieces = RawRows::kPieces<M>;
     for (int item = threadIdx.x; item < M::kInRows * kPieces; item += M::kColumns) {
       const int64_t row = first_row + item / kPieces;
       if (row < 0 || row >= height) continue;
@@ -308,7 +307,7 @@ __device__ __forceinline__ void write_outputs(const FilteredLreluParams& p, cons
 }
 
 template <class T, int index, bool reads_codes>
-__global__ void __launch_bounds__(March<index>::kColumns)
+__global__ void __launch_bounds__(March<index>::kColumns, March<index>::kSpec.blocks)
     filtered_lrelu_march_kernel(FilteredLreluParams p, LeakyRelu<accumulate_t<T>> leaky_relu, accumulate_t<T> gain,
                                 MarchGrid grid) {
   using C = accumulate_t<T>;
@@ -316,7 +315,7 @@ __global__ void __launch_bounds__(March<index>::kColumns)
   using InVector = Vector<C, M::kInStrip>;
   using OutVector = Vector<C, M::kOutStrip>;
   using RawVector = Vector<T, kVectorLength<T>>;
-  constexpr int kPieces = RawRows<T>::pieces(M{}), kRawPitch = kPieces * kVectorLength<T>;
+  constexpr int kPieces = RawRows<T>::template kPieces<M>, kRawPitch = kPieces * kVectorLength<T>;
   constexpr int kStripsX = M::kColumns / M::kUp / M::kInStrip;
   GANOPS_SHARED(RawVector, raw_pieces, [M::kInRows * kPieces]);
   GANOPS_SHARED(InVector, input_strips, [M::kInRows * M::kInPitch / M::kInStrip]);

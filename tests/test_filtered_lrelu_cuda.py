@@ -233,12 +233,14 @@ def test_budgets(instance: Instance, size: int, padding: list[int], out_size: in
         columns = launch.block[0] // up + used_instance.fu.shape[-1] // up - 1
         assert strips == -(-n_out // out_columns)
         halo = (strips - 1) * (columns - out_columns * down // up)
-        floor = planes * n_in * (n_in + halo) * 2
-        assert sum(a.lanes * a.bytes for a in vectors) <= GREATEST_BYTES * floor
+        codes = used.get("write_codes") or used["read_codes"]
+        assert codes.bytes == codes_bytes
+        moved = sum(a.lanes * a.bytes for a in vectors) + launch.counters["global_bytes_written"]
+        moved += sum(a.lanes for a in launch.accesses if a.memory == "global" and not a.write and a.bytes == 1)
+        floor = 2 * planes * n_in * (n_in + halo) + 2 * planes * n_out * n_out + codes_bytes
+        assert moved <= GREATEST_BYTES * floor
         assert sum(a.transactions for a in vectors) <= GREATEST_SECTORS * sum(a.ideal for a in vectors)
         assert used["x"].bytes_read <= planes * n_in * n_in * 2
         assert used["y"].bytes_written == planes * n_out * n_out * 2
-        codes = used.get("write_codes") or used["read_codes"]
-        assert codes.bytes == codes_bytes
-        written = sum(a.lanes for a in launch.accesses if a.memory == "global" and a.write and a.bytes == 1)
-        assert written == codes.bytes_written
+        written = 2 * planes * n_out * n_out + codes.bytes_written
+        assert launch.counters["global_bytes_written"] == written

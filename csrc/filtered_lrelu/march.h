@@ -200,10 +200,11 @@ __global__ void __launch_bounds__(March<index>::kColumns, March<index>::kSpec.bl
   GANOPS_SHARED(InVector, widened_strips, [M::kUpFull ? 1 : M::kInRows * M::kUpRowPitch / M::kInStrip]);
   GANOPS_SHARED(OutVector, lowered_strips, [M::kLowRows * M::kDownRowPitch / M::kOutStrip]);
   GANOPS_SHARED(OutVector, partial_strips, [M::kDownFull ? 2 * M::kOutRows * M::kOutColumns / M::kOutStrip : 1]);
-  GANOPS_SHARED(uint8_t, codes, [M::kUpRows][M::kCodePitch]);
+  GANOPS_SHARED(uint32_t, code_words, [M::kUpRows][M::kCodePitch / sizeof(uint32_t)]);
   T* raw = &raw_pieces[0][0];
   C *input = &input_strips[0][0], *widened = &widened_strips[0][0], *lowered = &lowered_strips[0][0];
   C* partial = &partial_strips[0][0];
+  auto& codes = reinterpret_cast<uint8_t (&)[M::kUpRows][M::kCodePitch]>(code_words);
 
   const int thread = threadIdx.x;
   const MarchBlock b = MarchBlock::of(p, grid, M{});
@@ -254,11 +255,12 @@ __global__ void __launch_bounds__(March<index>::kColumns, March<index>::kSpec.bl
   };
 
   const auto read_codes = [&](int step) {
-    for (int item = thread; item < M::kUpRows * M::kCodeBytes; item += M::kColumns) {
-      const int row = item / M::kCodeBytes, byte = item % M::kCodeBytes;
+    constexpr int kBytes = sizeof(uint32_t), kWords = M::kCodeBytes / kBytes;
+    for (int item = thread; item < M::kUpRows * kWords; item += M::kColumns) {
+      const int row = item / kWords, word = item % kWords;
       const int64_t y = b.up_y - (M::kWindow - 1) * M::kUp + step * M::kUpRows + row + p.codes_y;
-      const int64_t x = b.up_x + byte * kCodesPerByte + p.codes_x;
-      codes[row][byte] = static_cast<uint8_t>(read_four_codes(p, b.plane, y, x));
+      const int64_t x = b.up_x + word * kBytes * kCodesPerByte + p.codes_x;
+      code_words[row][word] = codes_from<kBytes>(p, b.plane, y, x);
     }
   };
 

@@ -23,67 +23,55 @@ constexpr int64_t kGroup = 1 << 8;        // narrow planes are filtered side by 
 constexpr int64_t kUnroll = 4;            // vectors of a row summed at once, so that taps are loaded once for all
 constexpr int64_t kMaxTaps = 12;          // taps of one pass over a row
 
-template <class C>
-struct RowSum {
-  std::vector<const C*> rows;
-  std::vector<C> taps;
-
-  void clear() {
-    rows.clear();
-    taps.clear();
-  }
-  void add(const C* row, C tap) {
-    rows.push_back(row);
-    taps.push_back(tap);
-  }
-};
-
-// y[i] (+)= sum over t of taps[t] * rows[t][i] for i < n. Rows may be read up to a vector beyond n, y is not written.
+// y[i] (+)= sum over t of taps[t] * rows[offsets[t] + i] for i < n. Reads up to a vector beyond n, writes n elements.
 template <bool accumulate, int64_t count, class C>
-void weighted_sum(C* y, const C* const* rows, const C* taps, int64_t n) {
-  constexpr int64_t kLanesC = kLanes<C>;
-  Vec<C> tap[count ? count : 1];
-  for (int64_t t = 0; t < count; t++) tap[t] = broadcast(taps[t]);
+void weighted_sum(C* y, const C* rows, const int64_t* offsets, const C* taps, int64_t n) {
+  constexpr int64_t kStep = kLanes<C>;
+  Vec<C> tap[count + 1];
+  const C* row[count + 1];
+  for (int64_t t = 0; t < count; t++) {
+    tap[t] = broadcast(taps[t]);
+    row[t] = rows + offsets[t];
+  }
   int64_t i = 0;
-  for (; i + kUnroll * kLanesC <= n; i += kUnroll * kLanesC) {
+  for (; i + kUnroll * kStep <= n; i += kUnroll * kStep) {
     Vec<C> sum[kUnroll];
 #pragma GCC unroll 16
-    for (int64_t u = 0; u < kUnroll; u++) sum[u] = accumulate ? load(y + i + u * kLanesC) : Vec<C>{};
+    for (int64_t u = 0; u < kUnroll; u++) sum[u] = accumulate ? load(y + i + u * kStep) : Vec<C>{};
 #pragma GCC unroll 16
     for (int64_t t = 0; t < count; t++)
 #pragma GCC unroll 16
-      for (int64_t u = 0; u < kUnroll; u++) sum[u] += tap[t] * load(rows[t] + i + u * kLanesC);
+      for (int64_t u = 0; u < kUnroll; u++) sum[u] += tap[t] * load(row[t] + i + u * kStep);
 #pragma GCC unroll 16
-    for (int64_t u = 0; u < kUnroll; u++) store(y + i + u * kLanesC, sum[u]);
+    for (int64_t u = 0; u < kUnroll; u++) store(y + i + u * kStep, sum[u]);
   }
-  for (; i < n; i += kLanesC) {
+  for (; i < n; i += kStep) {
+    const int64_t bytes = std::min(kStep, n - i) * sizeof(C);
     Vec<C> sum = {};
+    if (accumulate) std::memcpy(&sum, y + i, bytes);
 #pragma GCC unroll 16
-    for (int64_t t = 0; t < count; t++) sum += tap[t] * load(rows[t] + i);
-    const int64_t left = std::min(kLanesC, n - i);
-    if (left == kLanesC)
-      store(y + i, accumulate ? sum + load(y + i) : sum);
+    for (int64_t t = 0; t < count; t++) sum += tap[t] * load(row[t] + i);
+    if (bytes == sizeof(sum))
+      store(y + i, sum);
     else
-      for (int64_t lane = 0; lane < left; lane++) y[i + lane] = accumulate ? y[i + lane] + sum[lane] : sum[lane];
+      std::memcpy(y + i, &sum, bytes);
   }
 }
 
-template <class C>
-using WeightedSum = void (*)(C*, const C* const*, const C*, int64_t);
-
 template <bool accumulate, class C, int64_t... count>
-WeightedSum<C> choose_sum(int64_t taps, std::integer_sequence<int64_t, count...>) {
-  constexpr WeightedSum<C> kSums[] = {weighted_sum<accumulate, count, C>...};
+auto choose_sum(int64_t taps, std::integer_sequence<int64_t, count...>) {
+  constexpr decltype(&weighted_sum<accumulate, 0, C>) kSums[] = {weighted_sum<accumulate, count, C>...};
   return kSums[taps];
 }
 
+// The same for any number of taps.
 template <class C>
-void sum_rows(C* y, const RowSum<C>& sum, int64_t n) {
+void sum_rows(bool accumulate, C* y, const C* rows, const int64_t* offsets, const C* taps, int64_t count, int64_t n) {
   constexpr auto kCounts = std::make_integer_sequence<int64_t, kMaxTaps + 1>{};
-  const int64_t count = static_cast<int64_t>(sum.rows.size());
-  choose_sum<false, C>(std::min(count, kMaxTaps), kCounts)(y, sum.rows.data(), sum.taps.data(), n);
-  for (int64_t t = kMaxTaps; t < count; t += kMaxTaps)
-    choose_sum<true, C>(std::min(count - t, kMaxTaps), kCounts)(y, sum.rows.data() + t, sum.taps.data() + t, n);
+  int64_t done = std::min(count, kMaxTaps);
+  (accumulate ? choose_sum<true, C>(done, kCounts) : choose_sum<false, C>(done, kCounts))(y, rows, offsets, taps, n);
+  for (; done < count; done += kMaxTaps)
+    choose_sum<true, C>(std::min(count - done, kMaxTaps), kCounts)(y, rows, offsets + done, taps + done, n);
 }
 
 // y[i] = x[i * stride], pixel by pixel.
@@ -121,13 +109,36 @@ void interleave_pixels(C* y, const C* x, int64_t phase_size, int64_t phases, int
   }
 }
 
+// Zeros that start a cache line.
+template <class C>
+class Buffer {
+ public:
+  explicit Buffer(int64_t size) : lines(size / kLine + 1) {}
+  C* data() { return lines[0].elements; }
+  void clear() { std::fill(lines.begin(), lines.end(), Line{}); }
+
+ private:
+  static constexpr int64_t kLine = 64 / sizeof(C);
+  struct alignas(64) Line {
+    C elements[kLine];
+  };
+  std::vector<Line> lines;
+};
+
+// A row's size as buffers hold it: the last sum is of a whole vector, and the next row starts a line.
+template <class C>
+int64_t padded(int64_t size) {
+  constexpr int64_t kLine = 64 / sizeof(C);
+  return (size + kLine - 1) / kLine * kLine;
+}
+
 // What all threads share.
 template <class C>
 struct Plan {
-  // Where one phase of outputs finds its inputs in a staged row.
-  struct Source {
-    std::vector<int64_t> offset;  // of each tap's row, in elements
-    std::vector<int64_t> tap;
+  // One phase of outputs: the pixels of a staged row that meet its taps.
+  struct OutPhase {
+    std::vector<int64_t> offsets;  // in elements
+    std::vector<C> taps;           // for each filter row, as many as offsets
   };
 
   explicit Plan(const Upfirdn2dParams& params) : p(params), taps(make_taps<C>(params)) {
@@ -138,47 +149,48 @@ struct Plan {
     outs = w.up / common;
     ins = w.down / common;
     separable = !taps.y.empty();
-
-    const Phase last = phase_at(w, outs - 1);
+    ring_rows = (p.height.taps + p.height.up - 1) / p.height.up;
     first_input = phase_at(w, 0).first_input;
-    const int64_t reach = (last.first_input - first_input + (w.taps + w.up - 1) / w.up) / ins;  // beyond its own pixel
-    const int64_t ring_rows_wanted = (p.height.taps + p.height.up - 1) / p.height.up;
-    const int64_t steps_of_all = (w.out + outs - 1) / outs;
-    const int64_t row_bytes = pixel * static_cast<int64_t>(sizeof(C)) * (separable ? outs : ins);
-    const int64_t steps_in_cache = std::max<int64_t>(kStripBytes / (row_bytes * (ring_rows_wanted + 1)), 1);
-    strips = (steps_of_all + steps_in_cache - 1) / steps_in_cache;
-    steps = (steps_of_all + strips - 1) / strips;
-    strips = (steps_of_all + steps - 1) / steps;
+    const int64_t last_input = phase_at(w, outs - 1).first_input + (w.taps + w.up - 1) / w.up;
+    const int64_t reach = (last_input - first_input) / ins;
+
+    const int64_t all_steps = (w.out + outs - 1) / outs;
+    const int64_t step_bytes = (ring_rows + 1) * (separable ? outs : ins) * pixel * static_cast<int64_t>(sizeof(C));
+    steps = std::max<int64_t>(kStripBytes / step_bytes, 1);
+    strips = (all_steps + steps - 1) / steps;
+    steps = (all_steps + strips - 1) / strips;
     staged = steps + reach;
     group = strips > 1 ? 1 : std::clamp<int64_t>(kGroup / (staged * pixel), 1, planes);
-    ring_rows = ring_rows_wanted;
-    row_size = group * staged * pixel;
-    used = row_size - reach * pixel;
+    row_size = padded<C>(group * staged * pixel);
+    used = (group * staged - reach) * pixel;
 
-    sources.resize(std::min(outs, w.out));
-    for (int64_t out = 0; out < static_cast<int64_t>(sources.size()); out++) {
+    out_phases.resize(outs);
+    const int64_t filter_rows = static_cast<int64_t>(taps.x.size()) / w.taps;
+    for (int64_t out = 0; out < outs; out++) {
       const Phase phase = phase_at(w, out);
       for (int64_t i = 0; i < phase.count; i++) {
         const int64_t input = phase.first_input - first_input + i;
-        sources[out].offset.push_back(input % ins * row_size + input / ins * pixel);
-        sources[out].tap.push_back(phase.first_tap + i * w.up);
+        out_phases[out].offsets.push_back(input % ins * row_size + input / ins * pixel);
       }
+      for (int64_t row = 0; row < filter_rows; row++)
+        for (int64_t i = 0; i < phase.count; i++)
+          out_phases[out].taps.push_back(taps.x[row * w.taps + phase.first_tap + i * w.up]);
     }
   }
 
   Upfirdn2dParams p;
   Taps<C> taps;
   bool separable;
-  int64_t planes, pixel;      // images of `pixel` elements a pixel
-  int64_t outs, ins;          // output and input pixels of a step: after one, taps repeat
-  int64_t steps, strips;      // an output row is `strips` strips of `steps` steps
-  int64_t first_input;        // input pixel that the leftmost tap of an output row meets
-  int64_t staged;             // pixels of a staged row: the steps and what the taps reach beyond
-  int64_t group;              // planes side by side
-  int64_t row_size;           // elements of a staged row of the group, and of a phase of an output row
-  int64_t used;               // elements of those that outputs are made from
+  int64_t planes, pixel;  // images of `pixel` elements a pixel
+  int64_t outs, ins;      // output and input pixels of a step, after which taps repeat
   int64_t ring_rows;
-  std::vector<Source> sources;  // [outs]
+  int64_t first_input;    // input pixel that the leftmost tap of an output row meets
+  int64_t steps, strips;  // an output row is `strips` strips of `steps` steps
+  int64_t staged;         // pixels of a staged row: the steps and what the taps reach beyond
+  int64_t group;          // planes side by side
+  int64_t row_size;       // elements of a staged row of the group, and of a phase of its output row
+  int64_t used;           // elements of it that outputs need
+  std::vector<OutPhase> out_phases;
 };
 
 // Filters strips of planes, with the buffers of one thread.
@@ -187,80 +199,89 @@ class Worker {
   using C = compute_t<T>;
 
  public:
-  explicit Worker(const Plan<C>& shared) : plan(shared), p(shared.p) {
-    const int64_t slack = kUnroll * kLanes<C>;
-    stage_size = plan.ins * plan.row_size + slack;
-    phases_size = plan.outs * plan.row_size + slack;
-    ring_row_size = plan.separable ? phases_size : stage_size;
-    converted.resize(std::is_same_v<T, C> ? 0 : p.width.in * plan.pixel);
-    stage.resize(stage_size);
-    phases.resize(phases_size);
-    row.resize(phases_size);
-    ring.resize(plan.ring_rows * ring_row_size);
-  }
+  explicit Worker(const Plan<C>& shared)
+      : plan(shared),
+        p(shared.p),
+        ring_row_size((shared.separable ? shared.outs : shared.ins) * shared.row_size),
+        converted(std::is_same_v<T, C> ? 0 : shared.p.width.in * shared.pixel),
+        stage(shared.ins * shared.row_size),
+        phases(shared.outs * shared.row_size),
+        sums(shared.outs * shared.row_size),
+        ring(shared.ring_rows * ring_row_size),
+        ring_offsets(shared.ring_rows),
+        ring_taps(shared.ring_rows) {}
 
   // Output rows [begin, end) of one strip of `count` planes.
   void run(const T* x, T* y, int64_t count, int64_t strip, int64_t begin, int64_t end) {
     const Upfirdn2dAxis &w = p.width, &h = p.height;
+    stage.clear();
+    if (!plan.separable) ring.clear();
     const int64_t first_out = strip * plan.steps * plan.outs;
-    const int64_t out_pixels = std::min(plan.steps * plan.outs, w.out - first_out);
+    const int64_t size = std::min(plan.steps * plan.outs, w.out - first_out) * plan.pixel;
+    const int64_t x_row = w.in * plan.pixel, y_row = w.out * plan.pixel;
     const bool direct = std::is_same_v<T, C> && count == 1 && (plan.separable || plan.outs == 1);
     int64_t next = 0;
     for (int64_t out = begin; out < end; out++) {
       const Phase phase = phase_at(h, out);
       const int64_t from = std::max<int64_t>(phase.first_input, 0);
       const int64_t to = std::min(phase.first_input + phase.count, h.in);
-      for (next = std::max(next, from); next < to; next++) add_ring_row(x + next * w.in * plan.pixel, count, strip, next);
+      for (next = std::max(next, from); next < to; next++) add_ring_row(x + next * x_row, count, strip, next);
 
-      T* y_row = y + (out * w.out + first_out) * plan.pixel;
-      C* sum_row = row.data();
+      T* y_out = y + out * y_row + first_out * plan.pixel;
+      C* sum = sums.data();
       if constexpr (std::is_same_v<T, C>)
-        if (direct) sum_row = y_row;
-      const int64_t first_tap = phase.first_tap - phase.first_input * h.up;
-      if (plan.separable) {
-        sum.clear();
-        for (int64_t i = from; i < to; i++) sum.add(ring_row(i), plan.taps.y[first_tap + i * h.up]);
-        sum_rows(sum_row, sum, direct ? out_pixels * plan.pixel : plan.outs * plan.row_size);
-      } else {
-        C* phase_row = plan.outs == 1 ? sum_row : phases.data();
-        for (const auto& source : plan.sources) {
-          sum.clear();
-          for (int64_t i = from; i < to; i++) {
-            const C* taps = plan.taps.x.data() + (first_tap + i * h.up) * w.taps;
-            for (size_t t = 0; t < source.tap.size(); t++) sum.add(ring_row(i) + source.offset[t], taps[source.tap[t]]);
-          }
-          sum_rows(phase_row, sum, direct ? out_pixels * plan.pixel : plan.used);
-          phase_row += plan.row_size;
-        }
-        if (plan.outs > 1) interleave(sum_row);
-      }
-      if (direct) continue;
-      for (int64_t i = 0; i < count; i++)
-        store_row(y_row + i * h.out * w.out * plan.pixel, sum_row + i * plan.outs * plan.staged * plan.pixel,
-                  out_pixels * plan.pixel);
+        if (direct) sum = y_out;
+      sum_ring_rows(sum, from, to, phase.first_tap + (from - phase.first_input) * h.up, direct ? size : 0);
+      for (int64_t i = 0; i < count && !direct; i++)
+        store_row(y_out + i * h.out * y_row, sum + i * plan.outs * plan.staged * plan.pixel, size);
     }
   }
 
  private:
-  C* ring_row(int64_t input_row) { return ring.data() + input_row % plan.ring_rows * ring_row_size; }
+  // The ring's rows [from, to), the first of which meets filter row `tap`. Writes n elements, or all where n is 0.
+  void sum_ring_rows(C* sum, int64_t from, int64_t to, int64_t tap, int64_t n) {
+    int64_t slot = from % plan.ring_rows;
+    const auto next_slot = [&] { slot = slot + 1 == plan.ring_rows ? 0 : slot + 1; };
+    if (plan.separable) {
+      for (int64_t i = from; i < to; i++, tap += p.height.up, next_slot()) {
+        ring_offsets[i - from] = slot * ring_row_size;
+        ring_taps[i - from] = plan.taps.y[tap];
+      }
+      sum_rows(false, sum, ring.data(), ring_offsets.data(), ring_taps.data(), std::max<int64_t>(to - from, 0),
+               n ? n : padded<C>(plan.outs * plan.used));
+      return;
+    }
+    C* phase_sum = plan.outs == 1 ? sum : phases.data();
+    if (n == 0) n = padded<C>(plan.used);
+    for (const auto& out : plan.out_phases) {
+      const int64_t taps = out.offsets.size();
+      std::fill_n(phase_sum, n, C(0));
+      int64_t row_tap = tap, first_slot = slot;
+      for (int64_t i = from; i < to; i++, row_tap += p.height.up, next_slot())
+        sum_rows(true, phase_sum, ring.data() + slot * ring_row_size, out.offsets.data(),
+                 out.taps.data() + row_tap * taps, taps, n);
+      slot = first_slot;
+      phase_sum += plan.row_size;
+    }
+    interleave(sum);
+  }
 
   void add_ring_row(const T* x, int64_t count, int64_t strip, int64_t input_row) {
-    C* to = ring_row(input_row);
+    C* to = ring.data() + input_row % plan.ring_rows * ring_row_size;
     C* staged = plan.separable ? stage.data() : to;
     for (int64_t i = 0; i < count; i++)
       stage_row(staged + i * plan.staged * plan.pixel, x + i * p.height.in * p.width.in * plan.pixel, strip);
     if (!plan.separable) return;
-    C* phase_row = plan.outs == 1 ? to : phases.data();
-    for (const auto& source : plan.sources) {
-      sum.clear();
-      for (size_t t = 0; t < source.tap.size(); t++) sum.add(staged + source.offset[t], plan.taps.x[source.tap[t]]);
-      sum_rows(phase_row, sum, plan.used);
-      phase_row += plan.row_size;
+    C* phase_sum = plan.outs == 1 ? to : phases.data();
+    for (const auto& out : plan.out_phases) {
+      sum_rows(false, phase_sum, staged, out.offsets.data(), out.taps.data(), out.offsets.size(), padded<C>(plan.used));
+      phase_sum += plan.row_size;
     }
-    if (plan.outs > 1) interleave(to);
+    interleave(to);
   }
 
-  // The part of an input row that a strip needs, as `ins` rows of every ins-th pixel, zeros outside the image.
+  // The part of an input row that a strip needs, as `ins` rows of every ins-th pixel. What lies outside the image is
+  // left alone: the buffer has zeros there.
   void stage_row(C* to, const T* x, int64_t strip) {
     const int64_t first = plan.first_input + strip * plan.steps * plan.ins;
     const int64_t begin = std::clamp<int64_t>(first, 0, p.width.in);
@@ -273,24 +294,24 @@ class Worker {
       pixels = converted.data();
     }
     for (int64_t in = 0; in < plan.ins; in++, to += plan.row_size) {
-      const int64_t before = std::min(plan.staged, (begin - std::min(begin, first + in) + plan.ins - 1) / plan.ins);
+      const int64_t before = (std::max(begin - first - in, int64_t{0}) + plan.ins - 1) / plan.ins;
       const int64_t start = first + in + before * plan.ins;
-      const int64_t inside = std::min(plan.staged - before, (end - std::min(end, start) + plan.ins - 1) / plan.ins);
-      std::fill_n(to, before * plan.pixel, C(0));
+      const int64_t inside = (std::max(end - start, int64_t{0}) + plan.ins - 1) / plan.ins;
       gather_pixels(to + before * plan.pixel, pixels + start * plan.pixel, plan.ins, plan.pixel, inside);
-      std::fill(to + (before + inside) * plan.pixel, to + plan.staged * plan.pixel, C(0));
     }
   }
 
   void interleave(C* to) {
-    interleave_pixels(to, phases.data(), plan.row_size, plan.outs, plan.pixel, plan.row_size / plan.pixel);
+    if (plan.outs > 1)
+      interleave_pixels(to, phases.data(), plan.row_size, plan.outs, plan.pixel, plan.used / plan.pixel);
   }
 
   const Plan<C>& plan;
   const Upfirdn2dParams& p;
-  int64_t stage_size, phases_size, ring_row_size;
-  std::vector<C> converted, stage, phases, row, ring;
-  RowSum<C> sum;
+  int64_t ring_row_size;
+  Buffer<C> converted, stage, phases, sums, ring;
+  std::vector<int64_t> ring_offsets;
+  std::vector<C> ring_taps;
 };
 
 template <class T>

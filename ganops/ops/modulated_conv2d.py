@@ -134,7 +134,11 @@ def _modulated_conv2d(
 
     # A CPU multiplies float32 faster than 16-bit data; a GPU has matrix units for the latter.
     work = dtype if x.device.type == "cpu" else x.dtype
-    y = x.to(work) * styles[:, :, None, None].to(work)
+    y = x.to(work)
+    if x.shape[0] == 1 and weight[:, 0].numel() < x[0, 0].numel():
+        weight = weight * styles[:, :, None, None]  # a lone sample's weights are fewer than its pixels
+    else:
+        y = y * styles[:, :, None, None].to(work)
     y = _resampled_conv2d(y, weight.to(work), up, down, padding, f, flip_weight)
     if scale is None and noise is None and bias is None and activation[0] == "linear" and activation[2:] == (1.0, -1.0):
         return y.to(x.dtype)

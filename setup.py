@@ -22,8 +22,8 @@ REMEDY = (
 )
 STABLE_ABI = (2, 13)  # one library for every torch from this one on; with an older torch, for that one on
 ARCHITECTURES = "7.5;8.0+PTX;8.6;8.9;9.0;10.0;12.0"
-FLAGS = "-O3 -g0 -std=c++17 -fvisibility=hidden -fno-math-errno -fno-trapping-math -ffp-contract=fast".split()
-FLAGS += ["-Wall", "-Wextra", "-Wno-psabi", "-Wno-unknown-pragmas"]
+FLAGS = ["-O3", "-g0", "-std=c++17", "-fvisibility=hidden", "-Wall", "-Wextra", "-Wno-psabi", "-Wno-unknown-pragmas"]
+FLAGS += ["-fno-math-errno", "-fno-trapping-math", "-ffp-contract=fast"]
 CUDA_FLAGS = ["-O3", "-std=c++17", "--threads=2", "-Xfatbin=-compress-all", "-Xcompiler=-fvisibility=hidden"]
 if os.environ.get("GANOPS_WERROR") == "1":
     FLAGS += ["-Werror"]
@@ -62,7 +62,7 @@ def cuda_toolkit(is_cuda_torch):
 
 
 def architecture_flags(architectures):
-    """nvcc's flags. No kernel needs an instruction newer than compute_80's: one front end serves all GPUs from there."""
+    """nvcc's flags. No kernel needs an instruction newer than compute_80's: one front end serves all from there on."""
     wanted = [re.fullmatch(r"(\d+)\.(\d)[af]?(\+PTX)?", each) for each in re.split(r"[; ,]+", architectures.strip())]
     if not all(wanted):
         sys.exit(f"ganops: TORCH_CUDA_ARCH_LIST must be a list such as '8.0;9.0+PTX', got {architectures!r}")

@@ -1,4 +1,4 @@
-"""The operators' CUDA kernels on the emulator, as backends of ganops: "simt" checks every access, "simt-fast" does not."""
+"""The operators' CUDA kernels on the emulator, as backends of ganops: "simt" checks accesses, "simt-fast" does not."""
 
 from __future__ import annotations
 

@@ -1,22 +1,7 @@
-#include "common/cuda.h"
-#include "upfirdn2d/math.h"
+#include "upfirdn2d/cuda.h"
 
 namespace ganops {
 namespace {
-
-constexpr int kThreads = 128;
-
-template <class T>
-cudaError_t launch_over_images(void (*kernel)(Upfirdn2dParams), const Upfirdn2dParams& p, int64_t blocks,
-                               void* stream) {
-  const int64_t images = p.samples * p.channels * static_cast<int64_t>(sizeof(T));
-  const int64_t taps = p.separable ? p.width.taps : p.width.taps * p.height.taps;
-  return launch(kernel, dim3(static_cast<unsigned>(blocks)), dim3(kThreads), 0, static_cast<cudaStream_t>(stream),
-                {Buffer::input("x", p.x, images * p.height.in * p.width.in),
-                 Buffer::input("f", p.f, taps * static_cast<int64_t>(sizeof(accumulate_t<T>))),
-                 Buffer::output("y", p.y, images * p.height.out * p.width.out)},
-                p);
-}
 
 // Any factors, any filter: a thread sums one output.
 template <class T>
@@ -52,17 +37,260 @@ __global__ void __launch_bounds__(kThreads) generic_kernel(Upfirdn2dParams p) {
   static_cast<T*>(p.y)[element] = narrow<T>(static_cast<C>(p.gain) * sum);
 }
 
+// A tile in shared memory, and how the coordinates of its inputs and outputs become those of the boxes copied.
 template <class T>
-void launch_generic(const Upfirdn2dParams& p, void* stream) {
-  const int64_t outputs = p.samples * p.channels * p.height.out * p.width.out;
-  const cudaError_t error = launch_over_images<T>(generic_kernel<T>, p, ceil_div(outputs, kThreads), stream);
+struct Tile {
+  T *in, *out;
+  Box<const T> box_in;
+  Box<T> box_out;
+  int images, channels;
+  int width;                // elements of a row of outputs
+  int phase;                // the tap that meets the first input column at the first output column
+  int x_in, y_in, y_out;    // the first input column, input row and output row, counted in the box
+  int columns_in, rows_in;  // of the box
+  int rows_out;
+};
+
+// The inputs that meet an output column: tap first_tap + i * up meets column first + i of the tile.
+template <class F>
+struct Column {
+  int first, first_tap;
+  __device__ __forceinline__ Column(int column, int phase) {
+    const int start = column * F::down - phase;
+    first = static_cast<int>(static_cast<unsigned>(start + F::up - 1) / F::up);
+    first_tap = first * F::up - start;
+  }
+};
+
+template <class T, class F>
+__device__ __forceinline__ Tile<T> make_tile(const Upfirdn2dParams& p, const Tiling& t, T* memory) {
+  const int64_t inner = p.channels_last ? p.channels : 1, images = p.samples * p.channels / inner;
+  int64_t index = blockIdx.x;
+  const int64_t channel = index % t.tiles_c * t.channels;
+  index /= t.tiles_c;
+  const int64_t x = index % t.tiles_x * t.columns;
+  index /= t.tiles_x;
+  const int64_t y = index % t.tiles_y * t.rows - t.before, image = index / t.tiles_y * t.images;
+  const auto clamp = [](int64_t a, int64_t low, int64_t high) { return a < low ? low : a > high ? high : a; };
+
+  Tile<T> tile;
+  tile.in = memory;
+  tile.out = memory + t.elements_in;
+  tile.images = static_cast<int>(clamp(images - image, 0, t.images));
+  tile.channels = static_cast<int>(clamp(inner - channel, 0, t.channels));
+  const Phase across = phase_at(p.width, x), down = phase_at(p.height, y);
+  const int64_t x_end = clamp(x + t.columns, 0, p.width.out);
+  const int64_t y_first = clamp(y, 0, p.height.out), y_end = clamp(y + t.rows, 0, p.height.out);
+  const int64_t x_in = clamp(across.first_input, 0, p.width.in);
+  const int64_t x_in_end = clamp(across.first_input + t.columns_in, 0, p.width.in);
+  const bool all_rows = t.images > 1;
+  const int64_t y_in = all_rows ? 0 : clamp(down.first_input, 0, p.height.in);
+  const int64_t y_in_end = all_rows ? p.height.in : clamp(down.first_input + t.rows_in, 0, p.height.in);
+  tile.width = static_cast<int>(x_end - x) * tile.channels;
+  tile.phase = static_cast<int>(across.first_tap);
+  tile.x_in = static_cast<int>(across.first_input - x_in);
+  tile.y_in = static_cast<int>(down.first_input - y_in);
+  tile.y_out = static_cast<int>(y - y_first);
+  tile.columns_in = static_cast<int>(x_in_end - x_in);
+  tile.rows_in = static_cast<int>(y_in_end - y_in);
+  tile.rows_out = static_cast<int>(y_end - y_first);
+  tile.box_in = make_box<const T>({static_cast<const T*>(p.x), p.height.in, p.width.in, inner}, image, tile.images,
+                                  y_in, y_in_end, x_in, x_in_end, channel, tile.channels, t.pitch_in);
+  tile.box_out = make_box<T>({static_cast<T*>(p.y), p.height.out, p.width.out, inner}, image, tile.images, y_first,
+                             y_end, x, x_end, channel, tile.channels, t.pitch_out);
+  return tile;
+}
+
+// Taps in the order of the samples they meet. The product of a separable filter, where its kernel wants a full one.
+template <class F, class C>
+__device__ __forceinline__ void load_taps(C* taps, const Upfirdn2dParams& p) {
+  const C* f = static_cast<const C*>(p.f);
+  for (int i = threadIdx.x; i < F::tap_count; i += kThreads) {
+    const int tap = p.flip_filter ? i : F::tap_count - 1 - i;
+    taps[i] = F::separable || !p.separable ? f[tap] : f[tap / F::taps] * f[tap % F::taps];
+  }
+}
+
+// Runs of outputs straight from the inputs.
+template <class T, class F, class C>
+__device__ __forceinline__ void filter_full(const Tile<T>& tile, const Tiling& t, const C* taps, C gain) {
+  const int lane = threadIdx.x % t.lanes, group = threadIdx.x / t.lanes, groups = kThreads / t.lanes;
+  const int runs = t.rows / F::run, channels = tile.channels;
+  for (int q = lane; q < tile.width; q += t.lanes) {
+    const int x = channels == 1 ? q : q / channels, channel = q - x * channels;
+    const Column<F> column(x, tile.phase);
+    C weights[F::taps][F::reach];
+    bool inside[F::reach];
+    GANOPS_UNROLL
+    for (int i = 0; i < F::reach; i++) {
+      inside[i] = static_cast<unsigned>(tile.x_in + column.first + i) < static_cast<unsigned>(tile.columns_in);
+      GANOPS_UNROLL
+      for (int k = 0; k < F::taps; k++) weights[k][i] = taps[k * F::taps + column.first_tap + i * F::up] * gain;
+    }
+    const T* in = tile.in + (tile.x_in + column.first) * channels + channel;
+    for (int slot = group; slot < runs * tile.images; slot += groups) {
+      const int image = tile.images == 1 ? 0 : slot / runs, run = slot - image * runs;
+      C sum[F::run] = {};
+      GANOPS_UNROLL
+      for (int k = 0; k < F::window; k++) {
+        const int y = tile.y_in + run * (F::run * F::down / F::up) + k;
+        if (static_cast<unsigned>(y) >= static_cast<unsigned>(tile.rows_in)) continue;
+        const T* row = in + tile.box_in.at(image * tile.rows_in + y);
+        GANOPS_UNROLL
+        for (int i = 0; i < F::reach; i++) {
+          const C value = inside[i] ? widen(row[i * channels]) : C(0);
+          GANOPS_UNROLL
+          for (int j = 0; j < F::run; j++) {
+            const int tap = k * F::up - j * F::down;
+            if (tap >= 0 && tap < F::taps) sum[j] += weights[tap][i] * value;
+          }
+        }
+      }
+      GANOPS_UNROLL
+      for (int j = 0; j < F::run; j++) {
+        const int y = tile.y_out + run * F::run + j;
+        if (static_cast<unsigned>(y) >= static_cast<unsigned>(tile.rows_out)) continue;
+        tile.out[tile.box_out.at(image * tile.rows_out + y) + q] = narrow<T>(sum[j]);
+      }
+    }
+  }
+}
+
+// Columns are filtered first, into `middle`, and their phases of down kept apart: [images * rows, down, pitch,
+// channels].
+template <class T, class F, class C>
+__device__ __forceinline__ void filter_columns(const Tile<T>& tile, const Tiling& t, const C* taps, C* middle) {
+  const int lane = threadIdx.x % t.lanes, group = threadIdx.x / t.lanes, groups = kThreads / t.lanes;
+  const int runs = t.rows / F::run, channels = tile.channels;
+  C weights[F::taps];
+  GANOPS_UNROLL
+  for (int k = 0; k < F::taps; k++) weights[k] = taps[k];
+  for (int q = lane; q < t.columns_in * channels; q += t.lanes) {
+    const int x = channels == 1 ? q : q / channels, channel = q - x * channels;
+    const bool inside = static_cast<unsigned>(tile.x_in + x) < static_cast<unsigned>(tile.columns_in);
+    const T* in = tile.in + (tile.x_in + x) * channels + channel;
+    C* to = middle + (x % F::down * t.pitch_middle + x / F::down) * channels + channel;
+    for (int slot = group; slot < runs * tile.images; slot += groups) {
+      const int image = tile.images == 1 ? 0 : slot / runs, run = slot - image * runs;
+      C sum[F::run] = {};
+      GANOPS_UNROLL
+      for (int k = 0; k < F::window; k++) {
+        const int y = tile.y_in + run * (F::run * F::down / F::up) + k;
+        if (!inside || static_cast<unsigned>(y) >= static_cast<unsigned>(tile.rows_in)) continue;
+        const C value = widen(in[tile.box_in.at(image * tile.rows_in + y)]);
+        GANOPS_UNROLL
+        for (int j = 0; j < F::run; j++) {
+          const int tap = k * F::up - j * F::down;
+          if (tap >= 0 && tap < F::taps) sum[j] += weights[tap] * value;
+        }
+      }
+      GANOPS_UNROLL
+      for (int j = 0; j < F::run; j++) to[(slot * F::run + j) * F::down * t.pitch_middle * channels] = sum[j];
+    }
+  }
+}
+
+template <class T, class F, class C>
+__device__ __forceinline__ void filter_rows(const Tile<T>& tile, const Tiling& t, const C* taps, C gain,
+                                            const C* middle) {
+  const int lane = threadIdx.x % t.lanes, group = threadIdx.x / t.lanes, groups = kThreads / t.lanes;
+  const int channels = tile.channels;
+  for (int q = lane; q < tile.width; q += t.lanes) {
+    const int x = channels == 1 ? q : q / channels, channel = q - x * channels;
+    const Column<F> column(x, tile.phase);
+    C weights[F::reach];
+    GANOPS_UNROLL
+    for (int i = 0; i < F::reach; i++) weights[i] = taps[column.first_tap + i * F::up] * gain;
+    const C* from = middle + column.first / F::down * channels + channel;
+    for (int slot = group; slot < tile.rows_out * tile.images; slot += groups) {
+      const int image = tile.images == 1 ? 0 : slot / tile.rows_out;
+      const int row = slot + image * (t.rows - tile.rows_out) - tile.y_out;
+      C sum = 0;
+      GANOPS_UNROLL
+      for (int i = 0; i < F::reach; i++) {
+        sum += weights[i] * from[((row * F::down + i % F::down) * t.pitch_middle + i / F::down) * channels];
+      }
+      tile.out[tile.box_out.at(slot) + q] = narrow<T>(sum);
+    }
+  }
+}
+
+// A block makes a tile of outputs in shared memory.
+template <class T, class F>
+__global__ void __launch_bounds__(kThreads) tiled_kernel(Upfirdn2dParams p, Tiling t) {
+  using C = accumulate_t<T>;
+  GANOPS_SHARED(C, taps, [F::tap_count]);
+  GANOPS_SHARED_DYNAMIC(T, memory);
+  const Tile<T> tile = make_tile<T, F>(p, t, memory);
+  const T *x = static_cast<const T*>(p.x), *x_end = x + p.samples * p.channels * p.height.in * p.width.in;
+  load_box(tile.in, tile.box_in, x, x_end);
+  cp_async_commit();
+  load_taps<F>(taps, p);
+  cp_async_wait<0>();
+  __syncthreads();
+  if constexpr (F::separable) {
+    C* middle = reinterpret_cast<C*>(tile.out + t.elements_out);
+    filter_columns<T, F>(tile, t, taps, middle);
+    __syncthreads();
+    filter_rows<T, F>(tile, t, taps, static_cast<C>(p.gain), middle);
+  } else {
+    filter_full<T, F>(tile, t, taps, static_cast<C>(p.gain));
+  }
+  __syncthreads();
+  store_box(tile.out, tile.box_out);
+}
+
+template <class T, class... Parameters, class... Arguments>
+void launch_over_images(void (*kernel)(Parameters...), const Upfirdn2dParams& p, int64_t blocks, int64_t shared_bytes,
+                        void* stream, const Arguments&... arguments) {
+  const int64_t image_bytes = p.samples * p.channels * static_cast<int64_t>(sizeof(T));
+  const int64_t taps = p.separable ? p.width.taps : p.width.taps * p.height.taps;
+  const cudaError_t error = launch(kernel, dim3(static_cast<unsigned>(blocks)), dim3(kThreads), shared_bytes,
+                                   static_cast<cudaStream_t>(stream),
+                                   {Buffer::input("x", p.x, image_bytes * p.height.in * p.width.in),
+                                    Buffer::input("f", p.f, taps * static_cast<int64_t>(sizeof(accumulate_t<T>))),
+                                    Buffer::output("y", p.y, image_bytes * p.height.out * p.width.out)},
+                                   p, arguments...);
   check_launch(error, "upfirdn2d", p.samples, p.channels, p.height.in, p.width.in, p.height.out, p.width.out);
+}
+
+template <class F>
+bool is_for(const Upfirdn2dAxis& axis) {
+  return axis.up == F::up && axis.down == F::down && axis.taps == F::taps;
+}
+
+template <class T, class F>
+bool launch_tiled(const Upfirdn2dParams& p, void* stream) {
+  Tiling t;
+  const bool fits = p.f && is_for<F>(p.width) && is_for<F>(p.height) && (p.separable || !F::separable);
+  if (!fits || !make_tiling<T, F>(p, t)) return false;
+  launch_over_images<T>(tiled_kernel<T, F>, p, t.tiles, t.shared_bytes, stream, t);
+  return true;
+}
+
+template <class T, class... Firs>
+bool launch_first_tiled(const Upfirdn2dParams& p, void* stream) {
+  return (launch_tiled<T, Firs>(p, stream) || ...);
+}
+
+template <class T>
+void launch_upfirdn2d(const Upfirdn2dParams& p, void* stream) {
+  if constexpr (!std::is_same_v<T, double>) {
+    if (launch_first_tiled<T,                                                                       //
+                           Fir<1, 1, 4, false, 8>, Fir<2, 1, 4, false, 8>, Fir<1, 2, 4, false, 4>,  //
+                           Fir<1, 1, 12, true, 8>, Fir<2, 1, 12, true, 8>, Fir<1, 2, 12, true, 8>,  //
+                           Fir<4, 1, 24, true, 8>, Fir<1, 4, 24, true, 4>>(p, stream)) {
+      return;
+    }
+  }
+  const int64_t outputs = p.samples * p.channels * p.height.out * p.width.out;
+  launch_over_images<T>(generic_kernel<T>, p, ceil_div(outputs, kThreads), 0, stream);
 }
 
 }  // namespace
 
 void launch_upfirdn2d_cuda(const Upfirdn2dParams& p, void* stream) {
-  dispatch_device(p.dtype, [&](auto tag) { launch_generic<typename decltype(tag)::type>(p, stream); });
+  dispatch_device(p.dtype, [&](auto tag) { launch_upfirdn2d<typename decltype(tag)::type>(p, stream); });
 }
 
 }  // namespace ganops

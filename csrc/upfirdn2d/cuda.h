@@ -1,0 +1,206 @@
+// How upfirdn2d's images are cut into tiles, and how tiles move between global and shared memory. Both memory formats
+// are [images, height, width, inner] here: inner is 1 for planes and the number of channels where these come last.
+#pragma once
+#include <algorithm>
+
+#include "common/cuda.h"
+#include "upfirdn2d/math.h"
+
+namespace ganops {
+
+constexpr int kThreads = 128;
+constexpr int kSectorBytes = 32;             // what global memory moves at least
+constexpr int64_t kSharedBytes = 44 * 1024;  // of a tile
+constexpr int64_t kChannels = 32;            // of a tile, where channels come last and are many
+constexpr int64_t kSquare = 16;              // columns of a tile, where channels come last
+constexpr int64_t kMostRows = 32, kFewestRows = 8;
+
+template <class T>
+inline constexpr int kSector = kSectorBytes / sizeof(T);
+
+// A filter that has a kernel of its own. A thread works on `run` outputs of a column, a multiple of up.
+template <int up_, int down_, int taps_, bool separable_, int run_>
+struct Fir {
+  static constexpr int up = up_, down = down_, taps = taps_, run = run_;
+  static constexpr bool separable = separable_;
+  static constexpr int tap_count = separable ? taps : taps * taps;
+  static constexpr int reach = taps / up;                                  // the inputs that an output meets, an axis
+  static constexpr int window = (run - 1) * down / up + (up > 1) + reach;  // the inputs that a run of outputs meets
+  static constexpr int64_t widest = separable ? 64 : 1 << 14;              // columns of a tile of planes
+  static_assert((up == 1 || down == 1) && taps % up == 0 && run % up == 0, "every output meets `reach` inputs");
+};
+
+// Sizes of a tile, in outputs unless they say otherwise.
+struct Tiling {
+  int images, rows, columns, channels;
+  int rows_in, columns_in;        // the inputs that a tile meets
+  int before;                     // rows of the first tile that lie above the image, so that runs start alike
+  int pitch_in, pitch_out;        // elements between rows in shared memory, where rows are copied one by one
+  int pitch_middle;               // columns of what lies between the passes of a separable filter, a phase of down
+  int elements_in, elements_out;  // of shared memory
+  int lanes;                      // threads side by side; others work on other rows
+  int64_t tiles, tiles_x, tiles_y, tiles_c;
+  int64_t shared_bytes;
+};
+
+// The part of an image that lies in a tile, in both memories. In shared memory rows keep their distance from the
+// 32-byte boundary before them, so that aligned vectors can be copied whatever the width. Whole rows are copied as one
+// stretch.
+template <class T>
+struct Box {
+  T* global;                  // the first element
+  int64_t row, pixel;         // elements between rows and pixels in global memory
+  int rows, length;           // to be copied: rows of so many elements
+  int channels;               // between pixels in shared memory
+  int pitch, skew, skew_row;  // row r is at r * pitch + (skew + r * skew_row) % sector in shared memory
+
+  __device__ __forceinline__ int at(int r) const { return r * pitch + ((skew + r * skew_row) & (kSector<T> - 1)); }
+  __device__ __forceinline__ int64_t offset(int element) const {
+    return pixel == channels ? element : element / channels * pixel + element % channels;
+  }
+};
+
+// All of the images, in global memory.
+template <class T>
+struct Extent {
+  T* base;
+  int64_t height, width, inner;
+};
+
+// Rows and columns [begin, end) of the images from `image` on, of which there are several only where all is copied.
+template <class T>
+__device__ __forceinline__ Box<T> make_box(const Extent<T>& e, int64_t image, int images, int64_t y_begin,
+                                           int64_t y_end, int64_t x_begin, int64_t x_end, int64_t channel, int channels,
+                                           int pitch) {
+  Box<T> box;
+  box.global = e.base + ((image * e.height + y_begin) * e.width + x_begin) * e.inner + channel;
+  box.row = e.width * e.inner;
+  box.pixel = e.inner;
+  box.channels = channels;
+  const int rows = static_cast<int>(y_end - y_begin) * images;
+  const int length = static_cast<int>(x_end - x_begin) * channels;
+  const bool whole = x_end - x_begin == e.width && channels == e.inner;
+  const bool in_pixels = channels != e.inner;
+  box.rows = whole ? 1 : rows;
+  box.length = whole ? rows * length : length;
+  box.pitch = whole ? length : pitch;
+  box.skew = in_pixels ? 0 : static_cast<int>(reinterpret_cast<uintptr_t>(box.global) / sizeof(T)) & (kSector<T> - 1);
+  box.skew_row = whole || in_pixels ? 0 : static_cast<int>(box.row & (kSector<T> - 1));
+  return box;
+}
+
+// Starts the copy of a box into shared memory. `begin` and `end` enclose the tensor: nothing beyond is read.
+template <class T>
+__device__ __forceinline__ void load_box(T* tile, const Box<const T>& box, const T* begin, const T* end) {
+  constexpr int N = kVectorLength<T>;
+  if (box.rows <= 0 || box.length <= 0) return;
+  const int vectors = (box.length + 2 * kSector<T> - 2) / kSector<T> * (kSector<T> / N);
+  for (int i = threadIdx.x; i < box.rows * vectors; i += kThreads) {
+    const int r = box.rows == 1 ? 0 : i / vectors, v = i - r * vectors;
+    const int skew = (box.skew + r * box.skew_row) & (kSector<T> - 1);
+    const int last_sector = (skew + box.length - 1) / kSector<T>;
+    if (v * N >= (last_sector + 1) * kSector<T>) continue;
+    const T* from = box.global + r * box.row + box.offset(v * N - skew);
+    T* to = tile + r * box.pitch + v * N;
+    if (from >= begin && from + N <= end) {
+      cp_async<16>(to, from);
+    } else {
+      GANOPS_UNROLL
+      for (int k = 0; k < N; k++)
+        if (from + k >= begin && from + k < end) to[k] = from[k];
+    }
+  }
+}
+
+template <class T>
+__device__ __forceinline__ void store_box(const T* tile, const Box<T>& box) {
+  constexpr int N = kVectorLength<T>;
+  const int vectors = (box.length + kSector<T> - 1 + N - 1) / N;
+  for (int i = threadIdx.x; i < box.rows * vectors; i += kThreads) {
+    const int r = box.rows == 1 ? 0 : i / vectors, v = i - r * vectors;
+    const int first = v * N - ((box.skew + r * box.skew_row) & (kSector<T> - 1));
+    const T* from = tile + r * box.pitch + v * N;
+    T* to = box.global + r * box.row;
+    if (first >= 0 && first + N <= box.length) {
+      store_vector(to + box.offset(first), load_vector<N>(from));
+    } else {
+      GANOPS_UNROLL
+      for (int k = 0; k < N; k++)
+        if (first + k >= 0 && first + k < box.length) to[box.offset(first + k)] = from[k];
+    }
+  }
+}
+
+inline int64_t round_up(int64_t a, int64_t b) {
+  return ceil_div(a, b) * b;
+}
+
+inline int64_t power_of_two_from(int64_t a) {
+  int64_t power = 1;
+  while (power < a) power *= 2;
+  return power;
+}
+
+// The tiling for a largest number of rows and columns, as even as can be; false if its tiles are too large.
+template <class T, class F>
+bool make_tiling(const Upfirdn2dParams& p, int64_t rows, int64_t columns, Tiling& t) {
+  const int64_t inner = p.channels_last ? p.channels : 1, images = p.samples * p.channels / inner;
+  const bool in_pixels =
+      inner > kChannels && inner % kVectorLength<T> == 0 && is_aligned(p.x, 16) && is_aligned(p.y, 16);
+  const int64_t channels = in_pixels ? kChannels : inner;
+  const int64_t before = (F::up - p.height.padding % F::up) % F::up, height = p.height.out + before;
+  t.tiles_x = ceil_div(p.width.out, columns);
+  t.tiles_y = ceil_div(height, rows);
+  t.tiles_c = ceil_div(inner, channels);
+  columns = std::min(columns, round_up(ceil_div(p.width.out, t.tiles_x), kSector<T>));
+  rows = round_up(ceil_div(height, t.tiles_y), F::run);
+
+  const int64_t rows_in = (rows - F::run) * F::down / F::up + F::window;
+  const int64_t columns_in = ceil_div((columns - 1) * F::down, F::up) + F::reach;
+  const int64_t pitch_in = round_up(columns_in * channels + kSector<T> - 1, kSector<T>);
+  const int64_t pitch_out = round_up(columns * channels + kSector<T> - 1, kSector<T>);
+  // Its phases of down start in banks of their own.
+  const int64_t middle = round_up(ceil_div(columns_in, F::down), kWarpSize) + (F::down > 1 ? kWarpSize / F::down : 0);
+  const auto bytes = [&](int64_t together) {
+    const int64_t in = pitch_in * (together > 1 ? together * p.height.in : rows_in), out = pitch_out * rows * together;
+    const int64_t between = F::separable ? together * rows * F::down * middle * channels : 0;
+    return (in + out) * sizeof(T) + between * sizeof(accumulate_t<T>);
+  };
+  // Small planes share a block.
+  const int64_t work = columns * rows / F::run;
+  const bool alone = inner > 1 || t.tiles_x * t.tiles_y > 1;
+  int64_t together = alone ? 1 : std::min(images, ceil_div(2 * kThreads, work));
+  while (together > 1 && bytes(together) > kSharedBytes) together /= 2;
+  t.shared_bytes = bytes(together);
+  t.tiles = ceil_div(images, together) * t.tiles_y * t.tiles_x * t.tiles_c;
+  if (t.shared_bytes > kSharedBytes || t.tiles > std::numeric_limits<int32_t>::max()) return false;
+
+  const int64_t lanes = std::min<int64_t>(power_of_two_from(columns * channels), kWarpSize);
+  t.lanes = static_cast<int>(kThreads / std::min(power_of_two_from(rows / F::run * together), kThreads / lanes));
+  t.images = static_cast<int>(together);
+  t.rows = static_cast<int>(rows);
+  t.columns = static_cast<int>(columns);
+  t.channels = static_cast<int>(channels);
+  t.rows_in = static_cast<int>(rows_in);
+  t.columns_in = static_cast<int>(columns_in);
+  t.before = static_cast<int>(before);
+  t.pitch_in = static_cast<int>(pitch_in);
+  t.pitch_out = static_cast<int>(pitch_out);
+  t.pitch_middle = static_cast<int>(middle);
+  t.elements_in = static_cast<int>(pitch_in * (together > 1 ? together * p.height.in : rows_in));
+  t.elements_out = static_cast<int>(pitch_out * rows * together);
+  return true;
+}
+
+// The largest tiles that fit: whole rows of planes if eight of them do, squares where channels come last.
+template <class T, class F>
+bool make_tiling(const Upfirdn2dParams& p, Tiling& t) {
+  for (int64_t columns = std::min(p.width.out, p.channels_last ? kSquare : F::widest); columns > 0; columns /= 2) {
+    for (int64_t rows = kMostRows; rows >= kFewestRows; rows /= 2) {
+      if (make_tiling<T, F>(p, rows, columns, t)) return true;
+    }
+  }
+  return false;
+}
+
+}  // namespace ganops

@@ -38,6 +38,11 @@ class Instance:
     # Counts of instructions; those that access memory by width in bits, such as "LDG.128".
     instructions: Counter[str] = field(default_factory=Counter)
 
+    @property
+    def has_wide_loads(self) -> bool:
+        """Whether it loads 16 bytes of global memory at a time, into registers or straight into shared memory."""
+        return self.instructions["LDG.128"] + self.instructions["LDGSTS.128"] > 0
+
 
 def find_tool(name: str) -> str | None:
     """A tool of the CUDA toolkit, from PATH, CUDA_HOME, the usual place, or NVIDIA's Python packages."""
@@ -78,7 +83,13 @@ def compile_kernels(source: Path) -> tuple[Path, str]:
 def readable_name(symbol: str) -> str:
     """Without namespaces, parameters and what differs between nvcc's and g++'s names of types."""
     name = without_parameters(symbol)
-    for long, short in (("__half", "half_t"), ("__nv_bfloat16", "bfloat16_t"), ("ganops::", ""), ("simt::", "")):
+    for long, short in (
+        ("__half", "half_t"),
+        ("__nv_bfloat16", "bfloat16_t"),
+        ("ganops::", ""),
+        ("simt::", ""),
+        ("> >", ">>"),
+    ):
         name = name.replace(long, short)
     return re.sub(r"\((?:\w+)\)|(?<=\d)u?l?(?=[,>])", "", name)
 

@@ -109,7 +109,7 @@ __device__ accumulate_t<T> upsampled_sample(const FilteredLreluParams& p, const 
 }
 
 template <class T>
-__global__ void __launch_bounds__(kDirectThreads)
+__global__ void __launch_bounds__(kDirectThreads, 2)
     filtered_lrelu_direct_kernel(FilteredLreluParams p, LeakyRelu<accumulate_t<T>> leaky_relu, int64_t tiles_x,
                                  int64_t tiles_y) {
   using C = accumulate_t<T>;

@@ -1,0 +1,548 @@
+// The CUDA kernel of filtered_lrelu for the filters of StyleGAN3's networks.
+//
+// A block makes a strip of the output and marches down it; a thread owns one column of the upsampled image. Of the rows
+// that it passes, a thread keeps in registers only what is not finished: neither the upsampled nor the activated image
+// exists as a whole, and the halo of a strip is at its sides alone. A step of the march takes kUpRows rows:
+//
+//   fetch    input rows, by 16-byte copies in flight while the step before is computed -> raw
+//   convert  to float, add the bias inside the image, times the gain                    -> input
+//   widen    upsampling along x, if separable                                           -> widened
+//   column   upsampling along y (or both), leaky ReLU, codes, downsampling along y      -> lowered
+//   narrow   downsampling along x; or both by a full filter                             -> y
+//
+// Positions: i in the input, m in the upsampled image, o in the output. Samples m = m0 + q, 0 <= q < up, with m0 - pad
+// - 1 a multiple of up, are a group: sums over the same inputs, with taps up - 1 - q + t up, from i = (m0 - pad - 1) /
+// up + 1 on. So no zero is multiplied. A strip's columns and rows start at a group, `lead` samples before the first one
+// that its outputs need. A row in shared memory is kept phase by phase (m % up, or m % down): both filters then read
+// consecutive values, 16 bytes at a time; the phases' pitch puts consecutive columns into distinct banks.
+#pragma once
+#include "filtered_lrelu/direct.h"
+
+namespace ganops {
+
+// What an instance of the kernel is for. A full filter is square, with this many taps along each axis.
+struct MarchSpec {
+  int up, up_taps;
+  bool up_full;
+  int down, down_taps;
+  bool down_full;
+  int lead, columns;  // columns: of the upsampled image a block, one a thread
+  int blocks;         // that a multiprocessor's registers have to suffice for
+};
+
+constexpr MarchSpec kMarchSpecs[] = {
+    {2, 12, false, 2, 12, false, 0, 128, 5},  // its own mirror in the backward pass
+    {4, 24, false, 2, 12, false, 1, 128, 4},  // mirrored by the next
+    {2, 12, false, 4, 24, false, 1, 192, 3},  //
+    {2, 12, false, 2, 12, true, 0, 128, 3},   // radial, mirrored by the last but one
+    {4, 24, false, 2, 12, true, 1, 128, 3},   // radial, mirrored by the last
+    {2, 12, true, 2, 12, false, 0, 128, 3},   //
+    {2, 12, true, 4, 24, false, 1, 192, 2},
+};
+
+constexpr int kMarchRowUnit = 8;  // an output row this often starts at a group
+constexpr int kBanks = 32;
+
+constexpr int round_up_to(int unit, int n) {
+  return (n + unit - 1) / unit * unit;
+}
+
+// So many elements between two phases of a row that lanes on consecutive columns hit distinct banks.
+constexpr int phase_pitch(int count, int phases) {
+  int pitch = count;
+  while (pitch % kBanks != kBanks / phases) pitch++;
+  return pitch;
+}
+
+template <int index>
+struct March {
+  static constexpr MarchSpec kSpec = kMarchSpecs[index];
+  static constexpr int kUp = kSpec.up, kUpTaps = kSpec.up_taps, kDown = kSpec.down, kDownTaps = kSpec.down_taps;
+  static constexpr bool kUpFull = kSpec.up_full, kDownFull = kSpec.down_full;
+  static constexpr int kLead = kSpec.lead, kColumns = kSpec.columns;
+
+  static constexpr int kWindow = kUpTaps / kUp;    // inputs of a group
+  static constexpr int kAges = kDownTaps / kDown;  // outputs that a sample reaches
+  static constexpr int kUpRows = 16;               // a step; their codes fill a 32-bit register
+  static constexpr int kInRows = kUpRows / kUp, kOutRows = kUpRows / kDown;
+
+  // The strip's last outputs may own codes beyond their own samples, up to the edge of a byte.
+  static constexpr int kOutColumns = (kColumns - kLead - (kDownTaps - 1) - (kCodesPerByte - 1)) / kDown / 8 * 8;
+  static constexpr int kInStrip = kUpRows / (kUp * kUp);  // inputs a thread's turn at widening: a turn for each thread
+  static constexpr int kOutStrip = 8 / kDown;             // outputs a thread's turn at narrowing
+  static constexpr int kInColumns = kColumns / kUp + kWindow - 1;
+  static constexpr int kInPitch = round_up_to(kInStrip, kInColumns);
+  static constexpr int kUpPitch = phase_pitch(kColumns / kUp, kUp), kUpRowPitch = kUp * kUpPitch;
+  static constexpr int kDownPitch = phase_pitch(kColumns / kDown, kDown), kDownRowPitch = kDown * kDownPitch;
+  static constexpr int kLowRows = kDownFull ? kUpRows : kOutRows;
+  static constexpr int kCodeBytes = kColumns / kCodesPerByte, kCodePitch = kCodeBytes + kCodesPerByte;
+
+  // Row r of the march is sample r - kStart of those that the first output's filter covers: the first rows fill the
+  // windows. An output is finished at rows kFirst, kFirst + kDown, ... of each step, kDelay outputs late.
+  static constexpr int kStart = (kWindow - 1) * kUp + kLead;
+  static constexpr int kFirst = (kStart + kDownTaps - 1) % kDown, kDelay = (kStart + kDownTaps - 1) / kDown;
+
+  static_assert(kUpTaps % kUp == 0 && kDownTaps % kDown == 0 && kUpRows % kUp == 0 && kUpRows % kDown == 0);
+  static_assert(kOutColumns * kDown % kCodesPerByte == 0 && kOutColumns * kDown % kUp == 0);
+  static_assert(kOutColumns - kOutStrip + round_up_to(kOutStrip, kOutStrip + (kDownTaps - 1 + kLead) / kDown) <=
+                kColumns / kDown);
+  static_assert(!kDownFull || kDown == 2, "two groups of threads share a full filter, one for each phase");
+
+  static __device__ constexpr int down_phase(int row) { return ((row - kStart) % kDown + kDown) % kDown; }
+};
+
+// What one launch's blocks agree on.
+struct MarchGrid {
+  int64_t strips, segments;  // of a plane, along x and along y
+  int segment_rows;          // of the output
+  bool vector_stores;        // rows of y are aligned to a thread's outputs
+};
+
+// The piece of work of a block.
+struct MarchBlock {
+  int64_t plane, channel;  // plane: counted over samples and channels
+  Planes in, out;
+  int64_t out_x, out_y;          // first output
+  int64_t in_x, in_y;            // first input
+  int64_t up_x, up_y;            // first sample of the upsampled image: of column 0, and of the first output's row
+  int rows;                      // of the output
+  int in_begin, in_end;          // columns of the strip that lie in the image
+  int code_rows;                 // rows of codes that this block writes, from row out_y * down on
+  int64_t code_begin, code_end;  // bytes of a row of codes that it writes
+
+  template <class M>
+  __device__ static MarchBlock of(const FilteredLreluParams& p, const MarchGrid& grid, M) {
+    MarchBlock b;
+    // Where channels are adjacent in memory, so are their blocks: they share sectors in the cache.
+    int64_t rest = blockIdx.x, sample = 0;
+    if (p.channels_last) {
+      b.channel = rest % p.channels;
+      rest /= p.channels;
+    }
+    const int64_t strip = rest % grid.strips, segment = rest / grid.strips % grid.segments;
+    rest /= grid.strips * grid.segments;
+    if (p.channels_last) {
+      sample = rest;
+    } else {
+      b.channel = rest % p.channels;
+      sample = rest / p.channels;
+    }
+    b.plane = sample * p.channels + b.channel;
+    b.in = plane_of(p, sample, b.channel, p.height * p.width);
+    b.out = plane_of(p, sample, b.channel, p.out_height * p.out_width);
+
+    b.out_x = strip * M::kOutColumns;
+    b.out_y = segment * grid.segment_rows;
+    const int64_t rows_left = p.out_height - b.out_y;
+    b.rows = rows_left < grid.segment_rows ? static_cast<int>(rows_left) : grid.segment_rows;
+    b.up_x = b.out_x * M::kDown - M::kLead;
+    b.up_y = b.out_y * M::kDown - M::kLead;
+    b.in_x = (b.up_x - p.pad_x - 1) / M::kUp + 1;  // exact
+    b.in_y = (b.up_y - p.pad_y - 1) / M::kUp + 1;
+    b.in_begin = clamp_to(-b.in_x, M::kInColumns);
+    b.in_end = clamp_to(p.width - b.in_x, M::kInColumns);
+
+    const bool last_strip = strip == grid.strips - 1, last_segment = segment == grid.segments - 1;
+    b.code_rows = static_cast<int>(last_segment ? p.up_height - b.out_y * M::kDown : int64_t{b.rows} * M::kDown);
+    b.code_begin = b.out_x * M::kDown / kCodesPerByte;
+    b.code_end = last_strip ? (p.up_width + kCodesPerByte - 1) / kCodesPerByte
+                            : b.code_begin + M::kOutColumns * M::kDown / kCodesPerByte;
+    return b;
+  }
+
+  static __device__ int clamp_to(int64_t n, int most) { return n < 0 ? 0 : n < most ? static_cast<int>(n) : most; }
+
+  // Steps until the last output is finished, and the last code written.
+  template <class M>
+  __device__ int steps(const FilteredLreluParams& p, M) const {
+    int samples = (rows - 1) * M::kDown + M::kDownTaps;
+    if (p.write_codes && samples < code_rows) samples = code_rows;
+    return (M::kStart + samples + M::kUpRows - 1) / M::kUpRows;
+  }
+};
+
+// Copies input rows as they lie in memory: 16-byte pieces from the first aligned address on, so that a row starts
+// row_shift() elements late. Pieces without a column of the image are left out.
+template <class T>
+struct RawRows {
+  static constexpr int kLength = kVectorLength<T>;
+  const T* x;
+  int64_t first, width, elements;  // first: of the strip's column 0 in row 0, from x; may lie before it
+
+  __device__ uintptr_t address(int64_t row) const {
+    return reinterpret_cast<uintptr_t>(x) + static_cast<uintptr_t>((first + row * width) * int64_t{sizeof(T)});
+  }
+  __device__ int row_shift(int64_t row) const { return static_cast<int>(address(row) % 16 / sizeof(T)); }
+
+  template <class M>
+  static constexpr int kPieces = (M::kInPitch + 2 * kLength - 2) / kLength;  // of a row
+
+  template <class M>
+  __device__ void fetch(T* raw, const MarchBlock& b, int64_t first_row, int64_t height, M) const {
+    constexpr int kPieces = RawRows::kPieces<M>;
+    for (int item = threadIdx.x; item < M::kInRows * kPieces; item += M::kColumns) {
+      const int64_t row = first_row + item / kPieces;
+      if (row < 0 || row >= height) continue;
+      const int piece = item % kPieces, column = piece * kLength - row_shift(row);
+      if (column + kLength <= b.in_begin || column >= b.in_end) continue;
+      T* to = raw + item * kLength;
+      const int64_t from = first + row * width + column;
+      if (from >= 0 && from + kLength <= elements) {
+        cp_async<16>(to, x + from);
+      } else {
+        for (int i = 0; i < kLength; i++)
+          if (from + i >= 0 && from + i < elements) to[i] = x[from + i];
+      }
+    }
+  }
+};
+
+// A thread's registers on its way down a column.
+template <class M, class C>
+struct MarchColumn {
+  static constexpr int kWindow = M::kWindow, kUp = M::kUp;
+  // Separable: taps along either axis. Full: those for the column's phase, [tap along y][phase along y][tap along x].
+  C up_taps[M::kUpFull ? kWindow * kUp * kWindow : M::kUpTaps];
+  C down_taps[M::kDownFull ? 1 : M::kDownTaps];
+  C window[M::kUpFull ? 1 : kWindow];        // the last rows
+  C groups[M::kUpFull ? kWindow * kUp : 1];  // sums for the groups of samples that are to come
+  C sums[M::kDownFull ? 1 : M::kAges];       // for the outputs that are to come, youngest first
+
+  __device__ __forceinline__ explicit MarchColumn(const FilteredLreluParams& p) {
+    const int phase = threadIdx.x % kUp;
+    if constexpr (M::kUpFull) {
+      GANOPS_UNROLL
+      for (int t = 0; t < kWindow; t++) GANOPS_UNROLL
+      for (int q = 0; q < kUp; q++) GANOPS_UNROLL
+      for (int s = 0; s < kWindow; s++)
+        up_taps[(t * kUp + q) * kWindow + s] =
+            tap<C>(p.fu, p.flip_filter, kUp - 1 - q + t * kUp, kUp - 1 - phase + s * kUp);
+    } else {
+      const C* taps = static_cast<const C*>(p.fu.data);
+      GANOPS_UNROLL
+      for (int k = 0; k < M::kUpTaps; k++) up_taps[k] = taps[p.flip_filter ? k : M::kUpTaps - 1 - k];
+    }
+    if constexpr (!M::kDownFull) {
+      const C* taps = static_cast<const C*>(p.fd.data);
+      GANOPS_UNROLL
+      for (int k = 0; k < M::kDownTaps; k++) down_taps[k] = taps[p.flip_filter ? k : M::kDownTaps - 1 - k];
+    }
+    GANOPS_UNROLL
+    for (C& value : window) value = C(0);
+    GANOPS_UNROLL
+    for (C& value : groups) value = C(0);
+    GANOPS_UNROLL
+    for (C& value : sums) value = C(0);
+  }
+
+  // Takes one row in and makes a group of samples. Sums start at zero, so that only negative products make one of -0.
+  __device__ __forceinline__ void upsample(const C* row, C (&u)[M::kUp]) {
+    if constexpr (M::kUpFull) {
+      C inputs[kWindow];
+      GANOPS_UNROLL
+      for (int s = 0; s < kWindow; s++) inputs[s] = row[threadIdx.x / kUp + s];
+      GANOPS_UNROLL
+      for (int age = 0; age < kWindow; age++) GANOPS_UNROLL
+      for (int q = 0; q < kUp; q++) GANOPS_UNROLL
+      for (int s = 0; s < kWindow; s++)
+        groups[age * kUp + q] += inputs[s] * up_taps[((kWindow - 1 - age) * kUp + q) * kWindow + s];
+      GANOPS_UNROLL
+      for (int q = 0; q < kUp; q++) u[q] = groups[q];
+      GANOPS_UNROLL
+      for (int i = 0; i < kWindow * kUp; i++) groups[i] = i + kUp < kWindow * kUp ? groups[i + kUp] : C(0);
+    } else {
+      GANOPS_UNROLL
+      for (int t = 0; t + 1 < kWindow; t++) window[t] = window[t + 1];
+      window[kWindow - 1] = row[threadIdx.x % kUp * M::kUpPitch + threadIdx.x / kUp];
+      GANOPS_UNROLL
+      for (int q = 0; q < kUp; q++) {
+        u[q] = C(0);
+        GANOPS_UNROLL
+        for (int t = 0; t < kWindow; t++) u[q] += window[t] * up_taps[kUp - 1 - q + t * kUp];
+      }
+    }
+  }
+
+  // Adds a sample to the outputs that it reaches; true if that finishes one.
+  __device__ __forceinline__ bool downsample(C v, int phase, C& finished) {
+    GANOPS_UNROLL
+    for (int age = 0; age < M::kAges; age++) sums[age] += v * down_taps[phase + M::kDown * age];
+    if (phase != M::kDown - 1) return false;
+    finished = sums[M::kAges - 1];
+    GANOPS_UNROLL
+    for (int age = M::kAges - 1; age > 0; age--) sums[age] = sums[age - 1];
+    sums[0] = C(0);
+    return true;
+  }
+};
+
+// Lane k of four has 16 codes of its column, row after row; afterwards, in byte t, row 4 t + k of all four columns. Its
+// own inverse.
+__device__ __forceinline__ uint32_t transpose_codes(uint32_t codes) {
+  constexpr uint32_t kEvenCodes = 0x33333333u, kEvenPairs = 0x0f0f0f0fu;
+  const uint32_t next = __shfl_xor_sync(kAllLanes, codes, 1);
+  codes = threadIdx.x & 1 ? (codes & ~kEvenCodes) | (next >> 2 & kEvenCodes)
+                          : (codes & kEvenCodes) | (next & kEvenCodes) << 2;
+  const uint32_t other = __shfl_xor_sync(kAllLanes, codes, 2);
+  return threadIdx.x & 2 ? (codes & ~kEvenPairs) | (other >> 4 & kEvenPairs)
+                         : (codes & kEvenPairs) | (other & kEvenPairs) << 4;
+}
+
+// Writes a thread's outputs, in pieces of N where rows are aligned to that.
+template <class T, int N, class C>
+__device__ __forceinline__ void write_outputs(const FilteredLreluParams& p, const MarchBlock& b, bool vector, int row,
+                                              int column, const C (&values)[N]) {
+  const int64_t x = b.out_x + column;
+  T* to = static_cast<T*>(p.y) + b.out.plane + ((b.out_y + row) * p.out_width + x) * b.out.step;
+  if (vector) {
+    Vector<T, N> out;
+    GANOPS_UNROLL
+    for (int i = 0; i < N; i++) out[i] = narrow<T>(values[i]);
+    if (x < p.out_width) store_vector(to, out);
+  } else {
+    GANOPS_UNROLL
+    for (int i = 0; i < N; i++)
+      if (x + i < p.out_width) to[i * b.out.step] = narrow<T>(values[i]);
+  }
+}
+
+template <class T, int index, bool reads_codes>
+__global__ void __launch_bounds__(March<index>::kColumns, March<index>::kSpec.blocks)
+    filtered_lrelu_march_kernel(FilteredLreluParams p, LeakyRelu<accumulate_t<T>> leaky_relu, accumulate_t<T> gain,
+                                MarchGrid grid) {
+  using C = accumulate_t<T>;
+  using M = March<index>;
+  using InVector = Vector<C, M::kInStrip>;
+  using OutVector = Vector<C, M::kOutStrip>;
+  using RawVector = Vector<T, kVectorLength<T>>;
+  constexpr int kPieces = RawRows<T>::template kPieces<M>, kRawPitch = kPieces * kVectorLength<T>;
+  constexpr int kStripsX = M::kColumns / M::kUp / M::kInStrip;
+  GANOPS_SHARED(RawVector, raw_pieces, [M::kInRows * kPieces]);
+  GANOPS_SHARED(InVector, input_strips, [M::kInRows * M::kInPitch / M::kInStrip]);
+  GANOPS_SHARED(InVector, widened_strips, [M::kUpFull ? 1 : M::kInRows * M::kUpRowPitch / M::kInStrip]);
+  GANOPS_SHARED(OutVector, lowered_strips, [M::kLowRows * M::kDownRowPitch / M::kOutStrip]);
+  GANOPS_SHARED(OutVector, partial_strips, [M::kDownFull ? M::kOutRows * M::kColumns / M::kOutStrip : 1]);
+  GANOPS_SHARED(uint8_t, codes, [M::kUpRows][M::kCodePitch]);
+  T* raw = &raw_pieces[0][0];
+  C *input = &input_strips[0][0], *widened = &widened_strips[0][0], *lowered = &lowered_strips[0][0];
+  C* partial = &partial_strips[0][0];
+
+  const int thread = threadIdx.x;
+  const MarchBlock b = MarchBlock::of(p, grid, M{});
+  const int64_t elements = p.batch * p.channels * p.height * p.width;
+  const RawRows<T> rows{static_cast<const T*>(p.x), b.in.plane + b.in_x, p.width, elements};
+  const C bias = p.b ? widen(static_cast<const T*>(p.b)[b.channel]) : C(0);
+  MarchColumn<M, C> column(p);
+
+  // Of a full filter, each half of the threads has the taps for one phase of the columns: its first tap is at column
+  // `shift` of that phase.
+  constexpr int kHalf = M::kColumns / 2, kTapsX = M::kDownFull ? M::kAges : 1, kTapsY = M::kDownFull ? M::kDownTaps : 1;
+  const int half = thread / kHalf, shift = half < M::kLead ? 1 : 0;
+  C full_taps[kTapsY * kTapsX], full_sums[M::kAges];
+  if constexpr (M::kDownFull) {
+    GANOPS_UNROLL
+    for (int y = 0; y < kTapsY; y++) GANOPS_UNROLL
+    for (int t = 0; t < kTapsX; t++)
+      full_taps[y * kTapsX + t] = tap<C>(p.fd, p.flip_filter, y, half - M::kLead + 2 * (t + shift));
+    GANOPS_UNROLL
+    for (C& sum : full_sums) sum = C(0);
+  }
+
+  const auto fetch = [&](int step) {
+    if (!p.channels_last) rows.fetch(raw, b, b.in_y + step * M::kInRows, p.height, M{});
+    cp_async_commit();
+  };
+
+  const auto convert = [&](int step) {
+    constexpr int kWarps = M::kColumns / kWarpSize;
+    for (int row = thread / kWarpSize; row < M::kInRows; row += kWarps) {
+      const int64_t y = b.in_y + step * M::kInRows + row;
+      const bool inside = y >= 0 && y < p.height;
+      const T* from = p.channels_last ? rows.x + b.in.plane + (y * p.width + b.in_x) * b.in.step
+                                      : raw + row * kRawPitch + rows.row_shift(y);
+      for (int c = thread % kWarpSize; c < M::kInPitch; c += kWarpSize) {
+        C value = C(0);
+        if (inside && c >= b.in_begin && c < b.in_end) value = (widen(from[c * b.in.step]) + bias) * gain;
+        input[row * M::kInPitch + c] = value;
+      }
+    }
+  };
+
+  const auto read_codes = [&](int step) {
+    for (int item = thread; item < M::kUpRows * M::kCodeBytes; item += M::kColumns) {
+      const int row = item / M::kCodeBytes, byte = item % M::kCodeBytes;
+      const int64_t y = b.up_y - (M::kWindow - 1) * M::kUp + step * M::kUpRows + row + p.codes_y;
+      const int64_t x = b.up_x + byte * kCodesPerByte + p.codes_x;
+      codes[row][byte] = static_cast<uint8_t>(read_four_codes(p, b.plane, y, x));
+    }
+  };
+
+  const auto write_codes = [&](int step) {
+    constexpr int kShift = M::kLead * kCodeBits;
+    const int64_t row_bytes = (p.codes_width + kCodesPerByte - 1) / kCodesPerByte;
+    for (int item = thread; item < M::kUpRows * M::kCodeBytes; item += M::kColumns) {
+      const int row = item / M::kCodeBytes, byte = item % M::kCodeBytes;
+      const int y = step * M::kUpRows + row - M::kStart;  // from the block's first row of codes
+      if (y < 0 || y >= b.code_rows || b.code_begin + byte >= b.code_end) continue;
+      unsigned value = codes[row][byte] >> kShift;
+      if (kShift) value |= static_cast<unsigned>(codes[row][byte + 1]) << (8 - kShift);
+      const int64_t there = p.codes_width - (b.code_begin + byte) * kCodesPerByte;
+      if (there < kCodesPerByte) value &= (1u << kCodeBits * there) - 1;
+      p.write_codes[(b.plane * p.codes_height + b.out_y * M::kDown + y) * row_bytes + b.code_begin + byte] =
+          static_cast<uint8_t>(value);
+    }
+  };
+
+  const int steps = b.steps(p, M{});
+  fetch(0);
+  cp_async_wait<0>();
+  __syncthreads();
+  convert(0);
+  if constexpr (reads_codes) read_codes(0);
+
+  for (int step = 0; step < steps; step++) {
+    __syncthreads();
+    if (step + 1 < steps) fetch(step + 1);
+
+    if constexpr (!M::kUpFull) {
+      constexpr int kVectors = (M::kInStrip + M::kWindow - 1 + M::kInStrip - 1) / M::kInStrip;
+      const int row = thread / kStripsX, strip = thread % kStripsX;
+      C inputs[kVectors * M::kInStrip];
+      GANOPS_UNROLL
+      for (int v = 0; v < kVectors; v++) {
+        const InVector loaded = load_vector<M::kInStrip>(input + row * M::kInPitch + (strip + v) * M::kInStrip);
+        GANOPS_UNROLL
+        for (int i = 0; i < M::kInStrip; i++) inputs[v * M::kInStrip + i] = loaded[i];
+      }
+      GANOPS_UNROLL
+      for (int q = 0; q < M::kUp; q++) {
+        InVector samples;
+        GANOPS_UNROLL
+        for (int i = 0; i < M::kInStrip; i++) {
+          samples[i] = C(0);
+          GANOPS_UNROLL
+          for (int t = 0; t < M::kWindow; t++)
+            samples[i] += inputs[i + t] * column.up_taps[M::kUp - 1 - q + t * M::kUp];
+        }
+        store_vector(widened + row * M::kUpRowPitch + q * M::kUpPitch + strip * M::kInStrip, samples);
+      }
+      __syncthreads();
+    }
+
+    uint32_t word = 0;
+    const int four = thread / kCodesPerByte, lane = thread % kCodesPerByte;
+    if constexpr (reads_codes) {
+      GANOPS_UNROLL
+      for (int t = 0; t < kCodesPerByte; t++)
+        word |= static_cast<uint32_t>(codes[kCodesPerByte * t + lane][four]) << 8 * t;
+      word = transpose_codes(word);
+    }
+    GANOPS_UNROLL
+    for (int group = 0; group < M::kInRows; group++) {
+      C u[M::kUp];
+      column.upsample(M::kUpFull ? input + group * M::kInPitch : widened + group * M::kUpRowPitch, u);
+      GANOPS_UNROLL
+      for (int q = 0; q < M::kUp; q++) {
+        const int row = group * M::kUp + q;
+        const int at = thread % M::kDown * M::kDownPitch + thread / M::kDown;
+        C v;
+        if constexpr (reads_codes) {
+          v = leaky_relu.obey(u[q], word >> kCodeBits * row & 3);
+        } else {
+          unsigned code;
+          v = leaky_relu.decide(u[q], code);
+          word |= code << kCodeBits * row;
+        }
+        if constexpr (M::kDownFull) {
+          lowered[row * M::kDownRowPitch + at] = v;
+        } else {
+          C finished;
+          if (column.downsample(v, M::down_phase(row), finished))
+            lowered[(row - M::kFirst) / M::kDown * M::kDownRowPitch + at] = finished;
+        }
+      }
+    }
+    if constexpr (!reads_codes) {
+      if (p.write_codes) {
+        word = transpose_codes(word);
+        GANOPS_UNROLL
+        for (int t = 0; t < kCodesPerByte; t++)
+          codes[kCodesPerByte * t + lane][four] = static_cast<uint8_t>(word >> 8 * t);
+      }
+    }
+    cp_async_wait<0>();
+    __syncthreads();
+
+    if constexpr (M::kDownFull) {
+      const int o = thread % kHalf;
+      if (o < M::kOutColumns) {
+        GANOPS_UNROLL
+        for (int row = 0; row < M::kUpRows; row++) {
+          C samples[kTapsX];
+          GANOPS_UNROLL
+          for (int t = 0; t < kTapsX; t++)
+            samples[t] = lowered[row * M::kDownRowPitch + half * M::kDownPitch + o + shift + t];
+          const int phase = M::down_phase(row);
+          GANOPS_UNROLL
+          for (int age = 0; age < M::kAges; age++) GANOPS_UNROLL
+          for (int t = 0; t < kTapsX; t++)
+            full_sums[age] += samples[t] * full_taps[(phase + M::kDown * age) * kTapsX + t];
+          if (phase == M::kDown - 1) {
+            partial[(half * M::kOutRows + (row - M::kFirst) / M::kDown) * kHalf + o] = full_sums[M::kAges - 1];
+            GANOPS_UNROLL
+            for (int age = M::kAges - 1; age > 0; age--) full_sums[age] = full_sums[age - 1];
+            full_sums[0] = C(0);
+          }
+        }
+      }
+      __syncthreads();
+    }
+
+    constexpr int kStrips = M::kOutColumns / M::kOutStrip;
+    for (int item = thread; item < M::kOutRows * kStrips; item += M::kColumns) {
+      const int row = item / kStrips, first = item % kStrips * M::kOutStrip;
+      const int out_row = step * M::kOutRows + row - M::kDelay;
+      if (out_row < 0 || out_row >= b.rows) continue;
+      C sums[M::kOutStrip];
+      if constexpr (M::kDownFull) {
+        const OutVector even = load_vector<M::kOutStrip>(partial + row * kHalf + first);
+        const OutVector odd = load_vector<M::kOutStrip>(partial + (M::kOutRows + row) * kHalf + first);
+        GANOPS_UNROLL
+        for (int i = 0; i < M::kOutStrip; i++) sums[i] = even[i] + odd[i];
+      } else {
+        constexpr int kReach = (M::kDownTaps - 1 + M::kLead) / M::kDown;
+        constexpr int kVectors = (M::kOutStrip + kReach + M::kOutStrip - 1) / M::kOutStrip;
+        GANOPS_UNROLL
+        for (int i = 0; i < M::kOutStrip; i++) sums[i] = C(0);
+        GANOPS_UNROLL
+        for (int phase = 0; phase < M::kDown; phase++) {
+          C samples[kVectors * M::kOutStrip];
+          GANOPS_UNROLL
+          for (int v = 0; v < kVectors; v++) {
+            const OutVector loaded = load_vector<M::kOutStrip>(lowered + row * M::kDownRowPitch +
+                                                               phase * M::kDownPitch + first + v * M::kOutStrip);
+            GANOPS_UNROLL
+            for (int i = 0; i < M::kOutStrip; i++) samples[v * M::kOutStrip + i] = loaded[i];
+          }
+          GANOPS_UNROLL
+          for (int t = 0; t <= kReach; t++) {
+            const int k = phase - M::kLead + t * M::kDown;
+            if (k < 0 || k >= M::kDownTaps) continue;
+            GANOPS_UNROLL
+            for (int i = 0; i < M::kOutStrip; i++) sums[i] += samples[i + t] * column.down_taps[k];
+          }
+        }
+      }
+      write_outputs<T>(p, b, grid.vector_stores, out_row, first, sums);
+    }
+    if constexpr (!reads_codes) {
+      if (p.write_codes) write_codes(step);
+    }
+    if (step + 1 < steps) {
+      convert(step + 1);
+      if constexpr (reads_codes) read_codes(step + 1);
+    }
+  }
+}
+
+}  // namespace ganops

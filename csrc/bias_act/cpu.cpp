@@ -57,33 +57,32 @@ void bias_act_run(BiasActBlock<compute_t<T>> block, const T* x, const T* dy, con
   }
 }
 
+// The tensor is cut into equal pieces. Where the bias changes seldom, a piece has one value of it; where it changes
+// often, all pieces have the same row of values, some periods of [C, inner] long.
 template <class T>
 void bias_act_tensor(const BiasActParams& p) {
   using C = compute_t<T>;
   const BiasActBlock<C> block = bias_act_block<C>(p.activation);
   const T *x = static_cast<const T*>(p.x), *dy = static_cast<const T*>(p.dy);
   T* y = static_cast<T*>(p.y);
-  std::vector<C> b(p.b ? p.channels : 0);
+  std::vector<C> b(p.b ? p.channels : 0), row;
   if (p.b) load_row(b.data(), static_cast<const T*>(p.b), p.channels);
 
-  if (p.b && p.inner == 1) {  // the bias runs along with the elements
-    parallel_for(p.outer, kGrain / p.channels + 1, [&](int64_t begin, int64_t end) {
-      for (int64_t i = begin; i < end; i++) {
-        const int64_t at = i * p.channels;
-        bias_act_run<T>(block, x + at, dy ? dy + at : nullptr, b.data(), C(0), y + at, p.channels, p.activation);
-      }
-    });
-    return;
+  const int64_t period = p.channels * p.inner, total = p.outer * period;
+  const bool changes_often = p.b && p.inner < kRow;
+  int64_t run = p.b && !changes_often ? p.inner : total, piece = kPiece;  // a run is cut into pieces
+  if (changes_often) {
+    piece = ceil_div(kRow, period) * period;
+    row.resize(std::min(piece, total));
+    for (size_t i = 0; i < row.size(); i++) row[i] = b[i / p.inner % p.channels];
   }
-  const int64_t run = p.b ? p.inner : p.outer * p.channels * p.inner;
-  const int64_t runs = p.b ? p.outer * p.channels : 1;
-  const int64_t pieces = (run + kPiece - 1) / kPiece;
-  parallel_for(runs * pieces, kGrain / std::min(run, kPiece) + 1, [&](int64_t begin, int64_t end) {
+  const int64_t pieces = ceil_div(run, piece);
+  parallel_for(total / run * pieces, kGrain / std::min(run, piece) + 1, [&](int64_t begin, int64_t end) {
     for (int64_t i = begin; i < end; i++) {
-      const int64_t piece = i % pieces * kPiece, at = i / pieces * run + piece;
-      const C bias = p.b ? b[i / pieces % p.channels] : C(0);
-      bias_act_run<T>(block, x + at, dy ? dy + at : nullptr, nullptr, bias, y + at, std::min(kPiece, run - piece),
-                      p.activation);
+      const int64_t skip = i % pieces * piece, at = i / pieces * run + skip;
+      const C bias = p.b && !changes_often ? b[i / pieces % p.channels] : C(0);
+      bias_act_run<T>(block, x + at, dy ? dy + at : nullptr, changes_often ? row.data() : nullptr, bias, y + at,
+                      std::min(piece, run - skip), p.activation);
     }
   });
 }

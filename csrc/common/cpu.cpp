@@ -11,7 +11,7 @@ namespace {
 constexpr const char* kNames[] = {"baseline", "x86-64-v3", "x86-64-v4"};
 
 CpuIsa machine_isa() {
-#if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__)
+#if defined(GANOPS_X86_64) && defined(__GNUC__) && !defined(__clang__)
   const bool v3 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("f16c") &&
                   __builtin_cpu_supports("bmi") && __builtin_cpu_supports("bmi2");
   const bool v4 = v3 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&

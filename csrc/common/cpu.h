@@ -8,7 +8,9 @@
 #include <cstring>
 #include <memory>
 #include <vector>
-#if defined(__x86_64__)
+// GANOPS_PORTABLE leaves out everything that is x86-64's own: what other processors get, on any machine.
+#if defined(__x86_64__) && !defined(GANOPS_PORTABLE)
+#define GANOPS_X86_64
 #include <immintrin.h>
 #endif
 

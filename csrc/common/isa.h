@@ -9,7 +9,7 @@
 #pragma once
 #include "common/cpu.h"
 
-#if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__)
+#if defined(GANOPS_X86_64) && defined(__GNUC__) && !defined(__clang__)
 #define GANOPS_ISA_LAST 0
 #define GANOPS_VECTOR_BYTES 64
 #define GANOPS_ISA x86_64_v4

@@ -31,9 +31,9 @@ GANOPS_INLINE Vec<T> broadcast(T value) {
 template <class T>
 GANOPS_INLINE Vec<T> load_once(const T* p) {
   Vec<T> v = load(p);
-#if defined(__AVX512F__)
+#if defined(GANOPS_X86_64) && defined(__AVX512F__)
   asm("" : "+v"(v));
-#elif defined(__x86_64__)
+#elif defined(GANOPS_X86_64)
   asm("" : "+x"(v));
 #endif
   return v;
@@ -71,7 +71,7 @@ inline void store_row(BFloat16* to, const float* from, int64_t n) {
 
 inline void load_row(float* to, const Half* from, int64_t n) {
   int64_t i = 0;
-#if defined(__F16C__)
+#if defined(GANOPS_X86_64) && defined(__F16C__)
   for (; i + 8 <= n; i += 8)
     _mm256_storeu_ps(to + i, _mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(from + i))));
 #endif
@@ -80,7 +80,7 @@ inline void load_row(float* to, const Half* from, int64_t n) {
 
 inline void store_row(Half* to, const float* from, int64_t n) {
   int64_t i = 0;
-#if defined(__F16C__)
+#if defined(GANOPS_X86_64) && defined(__F16C__)
   for (; i + 8 <= n; i += 8)
     _mm_storeu_si128(reinterpret_cast<__m128i*>(to + i), _mm256_cvtps_ph(_mm256_loadu_ps(from + i), 0));
 #endif

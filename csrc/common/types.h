@@ -3,6 +3,7 @@
 #include <torch/headeronly/util/BFloat16.h>
 #include <torch/headeronly/util/Half.h>
 
+#include <cstdint>
 #include <type_traits>
 
 namespace ganops {
@@ -34,6 +35,11 @@ void dispatch(DType dtype, F&& f) {
     case DType::f64:
       return f(TypeTag<double>{});
   }
+}
+
+// a / b for positive numbers, rounded up.
+inline int64_t ceil_div(int64_t a, int64_t b) {
+  return (a + b - 1) / b;
 }
 
 }  // namespace ganops

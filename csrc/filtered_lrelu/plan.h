@@ -20,9 +20,6 @@ constexpr int64_t kGrain = 20000;            // samples that are worth a thread
 constexpr int64_t kSlack = 256;              // elements that vectors may touch past the end of a buffer
 constexpr int64_t kPageElements = 512;       // rows a multiple of this apart would share cache sets
 
-inline int64_t ceil_div(int64_t a, int64_t b) {
-  return (a + b - 1) / b;
-}
 inline int64_t round_up(int64_t a, int64_t unit) {
   return ceil_div(a, unit) * unit;
 }

@@ -22,6 +22,16 @@ constexpr int64_t kStripBytes = 1 << 18;  // buffers of a strip: they stay in th
 constexpr int64_t kGroup = 1 << 8;        // narrow planes are filtered side by side up to this width
 constexpr int64_t kUnroll = 4;            // vectors of a row summed at once, so that taps are loaded once for all
 constexpr int64_t kMaxTaps = 12;          // taps of one pass over a row
+constexpr int64_t kRowsAhead = 2;         // input rows that are asked for before they are needed
+constexpr int64_t kLineBytes = 64;        // a cache line
+template <class T>
+constexpr int64_t kLine = kLineBytes / sizeof(T);
+
+// Starts to fetch a row, which may lie outside the tensor. Rows are too short for the processor to run ahead by itself.
+template <class T>
+GANOPS_INLINE void prefetch(const T* row, int64_t n) {
+  for (int64_t i = 0; i < n; i += kLine<T>) __builtin_prefetch(row + i);
+}
 
 // y[i] (+)= sum over t of taps[t] * rows[offsets[t] + i] for i < n. Reads up to a vector beyond n, writes n elements.
 template <bool accumulate, int64_t count, class C>
@@ -74,21 +84,35 @@ void sum_rows(bool accumulate, C* y, const C* rows, const int64_t* offsets, cons
     choose_sum<true, C>(std::min(count - done, kMaxTaps), kCounts)(y, rows, offsets + done, taps + done, n);
 }
 
-// y[i] = x[i * stride], pixel by pixel.
+// y[i * y_stride] = x[i * x_stride] for n pixels. A size known to the compiler is copied in registers.
+template <int64_t known_size, class C>
+void copy_pixels(C* y, int64_t y_stride, const C* x, int64_t x_stride, int64_t pixel, int64_t n) {
+  const int64_t size = known_size ? known_size : pixel;
+  for (int64_t i = 0; i < n; i++) std::memcpy(y + i * y_stride * size, x + i * x_stride * size, size * sizeof(C));
+}
+
+template <class C>
+void copy_pixels(C* y, int64_t y_stride, const C* x, int64_t x_stride, int64_t pixel, int64_t n) {
+  constexpr int64_t kGrey = 1, kColour = 3;
+  const auto copy = pixel == kGrey     ? copy_pixels<kGrey, C>
+                    : pixel == kColour ? copy_pixels<kColour, C>
+                                       : copy_pixels<0, C>;
+  copy(y, y_stride, x, x_stride, pixel, n);
+}
+
+// y[i] = x[i * stride] for n pixels.
 template <class C>
 void gather_pixels(C* y, const C* x, int64_t stride, int64_t pixel, int64_t n) {
   if (stride == 1) {
     load_row(y, x, n * pixel);
   } else if (pixel == 1 && stride == 2) {
     for (int64_t i = 0; i < n; i++) y[i] = x[2 * i];
-  } else if (pixel == 1) {
-    for (int64_t i = 0; i < n; i++) y[i] = x[stride * i];
   } else {
-    for (int64_t i = 0; i < n; i++) load_row(y + i * pixel, x + i * stride * pixel, pixel);
+    copy_pixels(y, 1, x, stride, pixel, n);
   }
 }
 
-// The reverse for all phases at once: y[i * phases + phase] = x[phase][i]; n pixels in each phase.
+// y[i * phases + phase] = x[phase][i] for n pixels of each phase; x's rows are phase_size elements apart.
 template <class C>
 void interleave_pixels(C* y, const C* x, int64_t phase_size, int64_t phases, int64_t pixel, int64_t n) {
   if (pixel == 1 && phases == 2) {
@@ -97,15 +121,9 @@ void interleave_pixels(C* y, const C* x, int64_t phase_size, int64_t phases, int
       y[2 * i] = x[i];
       y[2 * i + 1] = odd[i];
     }
-    return;
-  }
-  for (int64_t phase = 0; phase < phases; phase++) {
-    const C* from = x + phase * phase_size;
-    if (pixel == 1) {
-      for (int64_t i = 0; i < n; i++) y[i * phases + phase] = from[i];
-    } else {
-      for (int64_t i = 0; i < n; i++) load_row(y + (i * phases + phase) * pixel, from + i * pixel, pixel);
-    }
+  } else {
+    for (int64_t phase = 0; phase < phases; phase++)
+      copy_pixels(y + phase * pixel, phases, x + phase * phase_size, 1, pixel, n);
   }
 }
 
@@ -113,14 +131,13 @@ void interleave_pixels(C* y, const C* x, int64_t phase_size, int64_t phases, int
 template <class C>
 class Buffer {
  public:
-  explicit Buffer(int64_t size) : lines(size / kLine + 1) {}
+  explicit Buffer(int64_t size) : lines(size / kLine<C> + 1) {}
   C* data() { return lines[0].elements; }
   void clear() { std::fill(lines.begin(), lines.end(), Line{}); }
 
  private:
-  static constexpr int64_t kLine = 64 / sizeof(C);
-  struct alignas(64) Line {
-    C elements[kLine];
+  struct alignas(kLineBytes) Line {
+    C elements[kLine<C>];
   };
   std::vector<Line> lines;
 };
@@ -128,8 +145,7 @@ class Buffer {
 // A row's size as buffers hold it: the last sum is of a whole vector, and the next row starts a line.
 template <class C>
 int64_t padded(int64_t size) {
-  constexpr int64_t kLine = 64 / sizeof(C);
-  return (size + kLine - 1) / kLine * kLine;
+  return (size + kLine<C> - 1) / kLine<C> * kLine<C>;
 }
 
 // What all threads share.
@@ -228,17 +244,19 @@ class Worker {
       for (next = std::max(next, from); next < to; next++) add_ring_row(x + next * x_row, count, strip, next);
 
       T* y_out = y + out * y_row + first_out * plan.pixel;
+      prefetch(y_out + y_row, size);
       C* sum = sums.data();
       if constexpr (std::is_same_v<T, C>)
         if (direct) sum = y_out;
-      sum_ring_rows(sum, from, to, phase.first_tap + (from - phase.first_input) * h.up, direct ? size : 0);
+      const int64_t first_tap = phase.first_tap + (from - phase.first_input) * h.up;
+      sum_ring_rows(sum, from, to, first_tap, direct ? size : padded<C>(plan.outs * plan.used));
       for (int64_t i = 0; i < count && !direct; i++)
         store_row(y_out + i * h.out * y_row, sum + i * plan.outs * plan.staged * plan.pixel, size);
     }
   }
 
  private:
-  // The ring's rows [from, to), the first of which meets filter row `tap`. Writes n elements, or all where n is 0.
+  // n elements of an output row from the ring's rows [from, to), the first of which meets filter row `tap`.
   void sum_ring_rows(C* sum, int64_t from, int64_t to, int64_t tap, int64_t n) {
     int64_t slot = from % plan.ring_rows;
     const auto next_slot = [&] { slot = slot + 1 == plan.ring_rows ? 0 : slot + 1; };
@@ -247,20 +265,19 @@ class Worker {
         ring_offsets[i - from] = slot * ring_row_size;
         ring_taps[i - from] = plan.taps.y[tap];
       }
-      sum_rows(false, sum, ring.data(), ring_offsets.data(), ring_taps.data(), std::max<int64_t>(to - from, 0),
-               n ? n : padded<C>(plan.outs * plan.used));
+      sum_rows(false, sum, ring.data(), ring_offsets.data(), ring_taps.data(), std::max<int64_t>(to - from, 0), n);
       return;
     }
     C* phase_sum = plan.outs == 1 ? sum : phases.data();
-    if (n == 0) n = padded<C>(plan.used);
+    if (plan.outs > 1) n = padded<C>(plan.used);
     for (const auto& out : plan.out_phases) {
       const int64_t taps = out.offsets.size();
       std::fill_n(phase_sum, n, C(0));
-      int64_t row_tap = tap, first_slot = slot;
+      slot = from % plan.ring_rows;
+      int64_t row_tap = tap;
       for (int64_t i = from; i < to; i++, row_tap += p.height.up, next_slot())
         sum_rows(true, phase_sum, ring.data() + slot * ring_row_size, out.offsets.data(),
                  out.taps.data() + row_tap * taps, taps, n);
-      slot = first_slot;
       phase_sum += plan.row_size;
     }
     interleave(sum);
@@ -286,6 +303,7 @@ class Worker {
     const int64_t first = plan.first_input + strip * plan.steps * plan.ins;
     const int64_t begin = std::clamp<int64_t>(first, 0, p.width.in);
     const int64_t end = std::clamp<int64_t>(first + plan.staged * plan.ins, begin, p.width.in);
+    prefetch(x + (kRowsAhead * p.width.in + begin) * plan.pixel, (end - begin) * plan.pixel);
     const C* pixels;  // of the input row
     if constexpr (std::is_same_v<T, C>) {
       pixels = x;

@@ -3,8 +3,9 @@
 python tests/budgets.py            prints registers, shared memory, occupancy, instructions, counted bytes, floors
 python tests/budgets.py --record   makes today's figures the recorded ones (budgets.json)
 
-Registers, spills and instructions are nvcc's. Bytes, sectors and wavefronts are counted by the emulator on shapes of the
-networks. Occupancies and floors are arithmetic on published figures of the GPUs, not measurements: "modelled".
+Registers, spills and instructions are nvcc's. Bytes, sectors and wavefronts are counted by the emulator on shapes like
+those of the networks. Occupancies and floors are arithmetic on published figures of the GPUs, not measurements:
+"modelled". Bytes are those that threads ask for, caches or not, over those of all tensors of the launch.
 """
 
 from __future__ import annotations
@@ -88,8 +89,8 @@ def upfirdn2d(f: Tensor, channels_last: bool, **options: Any) -> None:
 
 
 def filtered_lrelu(fu: Tensor, fd: Tensor, up: int, down: int) -> None:
-    padding = (fu.shape[-1] + fd.shape[-1]) // 2
-    x = image(1, 4, 74, 74)
+    padding = 18 if 4 in (up, down) else 17  # as layers of StyleGAN3 have it, where their samples lie
+    x = image(1, 4, 64, 64)
     both_ways(ganops.filtered_lrelu, x, fu, fd, image(4), up=up, down=down, padding=padding, clamp=256.0)
 
 
@@ -103,10 +104,13 @@ for _last, _format in ((False, "planes"), (True, "channels last")):
     CALLS[f"upfirdn2d down 2, {_format}"] = functools.partial(upfirdn2d, BLUR, _last, down=2, padding=1)
     CALLS[f"upfirdn2d 12 taps, up 2, {_format}"] = functools.partial(upfirdn2d, UP12, _last, up=2, padding=6)
     CALLS[f"upfirdn2d 12 taps, down 2, {_format}"] = functools.partial(upfirdn2d, DOWN12, _last, down=2, padding=5)
-for _fu, _fd, _up, _down in ((UP12, DOWN12, 2, 2), (UP24, DOWN12, 4, 2), (UP12, UP24, 2, 4), (UP24, UP24, 4, 4)):
+for _fu, _fd, _up, _down in ((UP12, DOWN12, 2, 2), (UP24, DOWN12, 4, 2)):
     CALLS[f"filtered_lrelu up {_up}, down {_down}"] = functools.partial(filtered_lrelu, _fu, _fd, _up, _down)
 for _fu, _up in ((UP12, 2), (UP24, 4)):
     CALLS[f"filtered_lrelu up {_up}, radial down 2"] = functools.partial(filtered_lrelu, _fu, RADIAL12, _up, 2)
+
+
+COUNTS = ("bytes", "sectors", "wavefronts")
 
 
 @dataclass(frozen=True)
@@ -161,10 +165,10 @@ def today() -> dict[str, Any]:
             "spills": instance.spills,
             "wide_loads": instance.has_wide_loads,
         }
-    counted = {
-        f"{i}: {c.kernel}": {"bytes": round(c.bytes, 3), "sectors": round(c.sectors, 3), "wavefronts": round(c.wavefronts, 3)}
-        for i, c in ((f"{call} #{n}", c) for call in CALLS for n, c in enumerate(count(call)))
-    }  # fmt: skip
+    counted = {}
+    for call in CALLS:
+        for number, c in enumerate(count(call)):
+            counted[f"{call} #{number}: {c.kernel}"] = {what: round(getattr(c, what), 3) for what in COUNTS}
     return {"compiled": compiled, "counted": counted}
 
 
@@ -194,7 +198,7 @@ def print_compiled(launches: dict[str, Launch]) -> None:
 def print_counted(counted: list[Counted]) -> None:
     floors = "".join(f"{gpu.name + ' floor':>12}" for gpu in GPUS)
     print(
-        f"{'call':40}{'kernel':62}{'bytes':>8}{'sectors':>8}{'wavefr.':>8}{'floor KB':>9}{'MMA GMAC':>9}{floors} (modelled)"
+        f"{'call':40}{'kernel':62}{'bytes':>8}{'sectors':>8}{'wavefr.':>8}{'floor KB':>9}{'GMAC':>9}{floors} (modelled)"
     )
     for c in counted:
         macs = c.launch.counters["mma_macs"]

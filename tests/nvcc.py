@@ -13,7 +13,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from simt_build import CSRC, ROOT, with_includes
+from simt_build import CSRC, ROOT, locked, with_includes
 from simt_emulator import without_parameters
 
 CACHE = ROOT / "build" / "nvcc"
@@ -74,9 +74,9 @@ def compile_kernels(source: Path) -> tuple[Path, str]:
         digest.update(str(path.relative_to(ROOT)).encode() + b"\0" + path.read_bytes())
     code = CACHE / f"{source.parent.name}-{digest.hexdigest()[:16]}.fatbin"
     notes = code.with_suffix(".txt")
-    if not notes.exists():
-        CACHE.mkdir(parents=True, exist_ok=True)
-        notes.write_text(run_tool("nvcc", *flags, str(source), "-o", str(code)))
+    with locked(code):
+        if not notes.exists():
+            notes.write_text(run_tool("nvcc", *flags, str(source), "-o", str(code)))
     return code, notes.read_text()
 
 

@@ -6,12 +6,14 @@ are made from, so a second call with the same sources costs a few milliseconds.
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import functools
 import hashlib
 import os
 import re
 import subprocess
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -66,13 +68,22 @@ def compile_object(source: Path, flags: Sequence[str], overlay: Path | None = No
     for path, content in files.items():
         digest.update(str(path.relative_to(ROOT)).encode() + b"\0" + content.read_bytes())
     result = CACHE / f"{source.stem}-{digest.hexdigest()[:16]}.o"
-    if not result.exists():
-        run_compiler([*flags, "-x", "c++", "-c", str(files[source])], result)
+    with locked(result):
+        if not result.exists():
+            run_compiler([*flags, "-x", "c++", "-c", str(files[source])], result)
     return result
 
 
+@contextlib.contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Of several processes that want to make a file, one does and the others wait."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.with_suffix(".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
 def run_compiler(arguments: Sequence[str], result: Path) -> None:
-    CACHE.mkdir(parents=True, exist_ok=True)
     unfinished = result.with_suffix(f".{os.getpid()}{result.suffix}")  # so that another process never sees half a file
     done = subprocess.run([compiler(), *arguments, "-o", str(unfinished)], capture_output=True, text=True)
     if done.returncode != 0:
@@ -118,7 +129,8 @@ def build(
         objects = list(pool.map(lambda job: compile_object(*job, overlay), jobs))
     names = repr(([p.name for p in objects], list(link_flags)))
     library = CACHE / f"libsimt-{hashlib.sha256(names.encode()).hexdigest()[:16]}.so"
-    if not library.exists():
-        link = ["-shared", "-Wl,-Bsymbolic", "-Wl,-z,defs", *map(str, objects), *link_flags, "-ldl", "-lpthread"]
-        run_compiler(link, library)
+    with locked(library):
+        if not library.exists():
+            link = ["-shared", "-Wl,-Bsymbolic", "-Wl,-z,defs", *map(str, objects), *link_flags, "-ldl", "-lpthread"]
+            run_compiler(link, library)
     return library

@@ -59,17 +59,18 @@ def _cases() -> list[Case]:
         ((5, 3), (7,), 3, 5),
     ]
     for fu, fd, up, down in chains:
-        padding = fu[-1] + fd[-1] - up
-        options = {"up": up, "down": down, "padding": [padding, padding - 1, padding - 2, padding], "clamp": 2.0}
+        padding = 18 if 4 in (up, down) else 17  # as layers of StyleGAN3 have it, where their samples lie
+        options = {"up": up, "down": down, "padding": [padding, padding - 1] * 2, "clamp": 2.0}
         name = f"up {up}, {'x'.join(map(str, fu))}; down {down}, {'x'.join(map(str, fd))}"
         cases.append(Case("filtered_lrelu", name, {"x": image, "b": bias}, {"fu": fu, "fd": fd}, options))
     convolution: dict[str, tuple[int, ...]] = {"x": image, "styles": (2, 3), "bias": (4,)}
-    for name, kernel, noise, options in (
+    layers: list[tuple[str, int, tuple[int, ...] | None, dict[str, Any]]] = [
         ("3x3, noise", 3, (2, 1, 35, 37), {"padding": 1, "act": "lrelu"}),
         ("1x1", 1, None, {"demodulate": False}),
         ("3x3, up 2", 3, None, {"padding": 1, "up": 2, "act": "lrelu"}),
         ("3x3, rms", 3, None, {"padding": 2, "prenormalize": "rms"}),
-    ):
+    ]
+    for name, kernel, noise, options in layers:
         shapes = {**convolution, "weight": (4, 3, kernel, kernel), **({"noise": noise} if noise else {})}
         filters: dict[str, tuple[int, ...]] = {"resample_filter": (4, 4)} if "up" in options else {}
         cases.append(Case("modulated_conv2d", name, shapes, filters, {"prenormalize": "max", **options}))

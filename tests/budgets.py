@@ -198,7 +198,7 @@ def print_compiled(launches: dict[str, Launch]) -> None:
 def print_counted(counted: list[Counted]) -> None:
     floors = "".join(f"{gpu.name + ' floor':>12}" for gpu in GPUS)
     print(
-        f"{'call':40}{'kernel':62}{'bytes':>8}{'sectors':>8}{'wavefr.':>8}{'floor KB':>9}{'GMAC':>9}{floors} (modelled)"
+        f"{'call':40}{'kernel':62}{'bytes':>8}{'sectors':>8}{'wavefr.':>8}{'floor KB':>9}{'GMAC':>9}{floors} modelled"
     )
     for c in counted:
         macs = c.launch.counters["mma_macs"]

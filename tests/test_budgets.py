@@ -13,7 +13,6 @@ needs_nvcc = pytest.mark.skipif(nvcc.missing() is not None, reason=str(nvcc.miss
 
 
 @needs_nvcc
-@pytest.mark.slow
 def test_compiled_kernels_keep_to_their_budgets() -> None:
     known, worse, found = recorded()["compiled"], [], set()
     for instance in nvcc.instances():

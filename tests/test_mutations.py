@@ -24,7 +24,7 @@ def test_mutation_still_matches(mutation: Mutation) -> None:
 
 
 def test_a_mutation_that_matches_no_more_is_an_error() -> None:
-    with pytest.raises(ValueError, match="gone: bias_act/cuda.cu holds 'no such text' 0 times, not 1"):
+    with pytest.raises(ValueError, match=r"gone: bias_act/cuda\.cu holds 'no such text' 0 times, not 1"):
         Mutation("gone", "bias_act/cuda.cu", "no such text", "").mutated()
 
 

@@ -62,23 +62,30 @@ struct Column {
   }
 };
 
+// phase_at, with factors known to the compiler.
+template <class F>
+__device__ __forceinline__ Phase phase_of(const Upfirdn2dAxis& axis, int64_t out) {
+  return phase_at({axis.in, axis.out, F::up, F::down, axis.padding, F::taps}, out);
+}
+
 template <class T, class F>
 __device__ __forceinline__ Tile<T> make_tile(const Upfirdn2dParams& p, const Tiling& t, T* memory) {
-  const int64_t inner = p.channels_last ? p.channels : 1, images = p.samples * p.channels / inner;
-  int64_t index = blockIdx.x;
-  const int64_t channel = index % t.tiles_c * t.channels;
+  const int64_t inner = p.channels_last ? p.channels : 1;
+  unsigned index = blockIdx.x;
+  const int64_t channel = static_cast<int64_t>(index % t.tiles_c) * t.channels;
   index /= t.tiles_c;
-  const int64_t x = index % t.tiles_x * t.columns;
+  const int64_t x = static_cast<int64_t>(index % t.tiles_x) * t.columns;
   index /= t.tiles_x;
-  const int64_t y = index % t.tiles_y * t.rows - t.before, image = index / t.tiles_y * t.images;
+  const int64_t y = static_cast<int64_t>(index % t.tiles_y) * t.rows - t.before;
+  const int64_t image = static_cast<int64_t>(index / t.tiles_y) * t.images;
   const auto clamp = [](int64_t a, int64_t low, int64_t high) { return a < low ? low : a > high ? high : a; };
 
   Tile<T> tile;
   tile.in = memory;
   tile.out = memory + t.elements_in;
-  tile.images = static_cast<int>(clamp(images - image, 0, t.images));
+  tile.images = static_cast<int>(clamp(t.all_images - image, 0, t.images));
   tile.channels = static_cast<int>(clamp(inner - channel, 0, t.channels));
-  const Phase across = phase_at(p.width, x), down = phase_at(p.height, y);
+  const Phase across = phase_of<F>(p.width, x), down = phase_of<F>(p.height, y);
   const int64_t x_end = clamp(x + t.columns, 0, p.width.out);
   const int64_t y_first = clamp(y, 0, p.height.out), y_end = clamp(y + t.rows, 0, p.height.out);
   const int64_t x_in = clamp(across.first_input, 0, p.width.in);
@@ -111,21 +118,38 @@ __device__ __forceinline__ void load_taps(C* taps, const Upfirdn2dParams& p) {
   }
 }
 
+// Neighbouring inputs in a row; zeros outside the image. Unrolled by recursion, for each read to be an instruction.
+template <int i = 0, int N, class C, class T>
+__device__ __forceinline__ void read_row(C (&values)[N], const T* row, int stride, const bool (&inside)[N]) {
+  values[i] = inside[i] ? widen(row[i * stride]) : C(0);
+  if constexpr (i + 1 < N) read_row<i + 1>(values, row, stride, inside);
+}
+
+// The taps of one phase of a full filter, times gain.
+template <class F, class C>
+__device__ __forceinline__ void read_taps(C (&weights)[F::taps][F::reach], const C* taps, int first_tap, C gain) {
+  GANOPS_UNROLL
+  for (int k = 0; k < F::taps; k++) {
+    GANOPS_UNROLL
+    for (int i = 0; i < F::reach; i++) weights[k][i] = taps[k * F::taps + first_tap + i * F::up] * gain;
+  }
+}
+
 // Runs of outputs straight from the inputs.
 template <class T, class F, class C>
 __device__ __forceinline__ void filter_full(const Tile<T>& tile, const Tiling& t, const C* taps, C gain) {
   const int lane = threadIdx.x % t.lanes, group = threadIdx.x / t.lanes, groups = kThreads / t.lanes;
   const int runs = t.rows / F::run, channels = tile.channels;
+  C weights[F::taps][F::reach];
+  if constexpr (F::up == 1) read_taps<F>(weights, taps, 0, gain);
   for (int q = lane; q < tile.width; q += t.lanes) {
     const int x = channels == 1 ? q : q / channels, channel = q - x * channels;
     const Column<F> column(x, tile.phase);
-    C weights[F::taps][F::reach];
+    if constexpr (F::up > 1) read_taps<F>(weights, taps, column.first_tap, gain);
     bool inside[F::reach];
     GANOPS_UNROLL
     for (int i = 0; i < F::reach; i++) {
       inside[i] = static_cast<unsigned>(tile.x_in + column.first + i) < static_cast<unsigned>(tile.columns_in);
-      GANOPS_UNROLL
-      for (int k = 0; k < F::taps; k++) weights[k][i] = taps[k * F::taps + column.first_tap + i * F::up] * gain;
     }
     const T* in = tile.in + (tile.x_in + column.first) * channels + channel;
     for (int slot = group; slot < runs * tile.images; slot += groups) {
@@ -135,15 +159,14 @@ __device__ __forceinline__ void filter_full(const Tile<T>& tile, const Tiling& t
       for (int k = 0; k < F::window; k++) {
         const int y = tile.y_in + run * (F::run * F::down / F::up) + k;
         if (static_cast<unsigned>(y) >= static_cast<unsigned>(tile.rows_in)) continue;
-        const T* row = in + tile.box_in.at(image * tile.rows_in + y);
+        C values[F::reach];
+        read_row(values, in + tile.box_in.at(image * tile.rows_in + y), channels, inside);
         GANOPS_UNROLL
-        for (int i = 0; i < F::reach; i++) {
-          const C value = inside[i] ? widen(row[i * channels]) : C(0);
+        for (int j = 0; j < F::run; j++) {
+          const int tap = k * F::up - j * F::down;
+          if (tap < 0 || tap >= F::taps) continue;
           GANOPS_UNROLL
-          for (int j = 0; j < F::run; j++) {
-            const int tap = k * F::up - j * F::down;
-            if (tap >= 0 && tap < F::taps) sum[j] += weights[tap][i] * value;
-          }
+          for (int i = 0; i < F::reach; i++) sum[j] += weights[tap][i] * values[i];
         }
       }
       GANOPS_UNROLL
@@ -217,7 +240,7 @@ __device__ __forceinline__ void filter_rows(const Tile<T>& tile, const Tiling& t
 
 // A block makes a tile of outputs in shared memory.
 template <class T, class F>
-__global__ void __launch_bounds__(kThreads) tiled_kernel(Upfirdn2dParams p, Tiling t) {
+__global__ void __launch_bounds__(kThreads, kBlocks) tiled_kernel(Upfirdn2dParams p, Tiling t) {
   using C = accumulate_t<T>;
   GANOPS_SHARED(C, taps, [F::tap_count]);
   GANOPS_SHARED_DYNAMIC(T, memory);
@@ -279,7 +302,7 @@ void launch_upfirdn2d(const Upfirdn2dParams& p, void* stream) {
     if (launch_first_tiled<T,                                                                       //
                            Fir<1, 1, 4, false, 8>, Fir<2, 1, 4, false, 8>, Fir<1, 2, 4, false, 4>,  //
                            Fir<1, 1, 12, true, 8>, Fir<2, 1, 12, true, 8>, Fir<1, 2, 12, true, 8>,  //
-                           Fir<4, 1, 24, true, 8>, Fir<1, 4, 24, true, 4>>(p, stream)) {
+                           Fir<4, 1, 24, true, 8>, Fir<1, 4, 24, true, 8>>(p, stream)) {
       return;
     }
   }

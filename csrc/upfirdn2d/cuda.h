@@ -10,10 +10,10 @@ namespace ganops {
 
 constexpr int kThreads = 128;
 constexpr int kSectorBytes = 32;             // what global memory moves at least
+constexpr int kBlocks = 4;                   // on a multiprocessor, as far as registers go
 constexpr int64_t kSharedBytes = 44 * 1024;  // of a tile
 constexpr int64_t kChannels = 32;            // of a tile, where channels come last and are many
-constexpr int64_t kSquare = 16;              // columns of a tile, where channels come last
-constexpr int64_t kMostRows = 32, kFewestRows = 8;
+constexpr int64_t kMostColumns = 1 << 14, kMostRows = 32, kFewestRows = 8;
 
 template <class T>
 inline constexpr int kSector = kSectorBytes / sizeof(T);
@@ -26,7 +26,6 @@ struct Fir {
   static constexpr int tap_count = separable ? taps : taps * taps;
   static constexpr int reach = taps / up;                                  // the inputs that an output meets, an axis
   static constexpr int window = (run - 1) * down / up + (up > 1) + reach;  // the inputs that a run of outputs meets
-  static constexpr int64_t widest = separable ? 64 : 1 << 14;              // columns of a tile of planes
   static_assert((up == 1 || down == 1) && taps % up == 0 && run % up == 0, "every output meets `reach` inputs");
 };
 
@@ -39,8 +38,8 @@ struct Tiling {
   int pitch_middle;               // columns of what lies between the passes of a separable filter, a phase of down
   int elements_in, elements_out;  // of shared memory
   int lanes;                      // threads side by side; others work on other rows
-  int64_t tiles, tiles_x, tiles_y, tiles_c;
-  int64_t shared_bytes;
+  unsigned tiles, tiles_x, tiles_y, tiles_c;
+  int64_t all_images, shared_bytes;
 };
 
 // The part of an image that lies in a tile, in both memories. In shared memory rows keep their distance from the
@@ -149,11 +148,11 @@ bool make_tiling(const Upfirdn2dParams& p, int64_t rows, int64_t columns, Tiling
       inner > kChannels && inner % kVectorLength<T> == 0 && is_aligned(p.x, 16) && is_aligned(p.y, 16);
   const int64_t channels = in_pixels ? kChannels : inner;
   const int64_t before = (F::up - p.height.padding % F::up) % F::up, height = p.height.out + before;
-  t.tiles_x = ceil_div(p.width.out, columns);
-  t.tiles_y = ceil_div(height, rows);
-  t.tiles_c = ceil_div(inner, channels);
-  columns = std::min(columns, round_up(ceil_div(p.width.out, t.tiles_x), kSector<T>));
-  rows = round_up(ceil_div(height, t.tiles_y), F::run);
+  columns = ceil_div(p.width.out, ceil_div(p.width.out, columns));
+  if (inner == 1) columns = std::min(p.width.out, round_up(columns, kSector<T>));  // tiles start where sectors do
+  rows = round_up(ceil_div(height, ceil_div(height, rows)), F::run);
+  const int64_t tiles_x = ceil_div(p.width.out, columns), tiles_y = ceil_div(height, rows);
+  const int64_t tiles_c = ceil_div(inner, channels);
 
   const int64_t rows_in = (rows - F::run) * F::down / F::up + F::window;
   const int64_t columns_in = ceil_div((columns - 1) * F::down, F::up) + F::reach;
@@ -168,15 +167,20 @@ bool make_tiling(const Upfirdn2dParams& p, int64_t rows, int64_t columns, Tiling
   };
   // Small planes share a block.
   const int64_t work = columns * rows / F::run;
-  const bool alone = inner > 1 || t.tiles_x * t.tiles_y > 1;
+  const bool alone = inner > 1 || tiles_x * tiles_y > 1;
   int64_t together = alone ? 1 : std::min(images, ceil_div(2 * kThreads, work));
   while (together > 1 && bytes(together) > kSharedBytes) together /= 2;
-  t.shared_bytes = bytes(together);
-  t.tiles = ceil_div(images, together) * t.tiles_y * t.tiles_x * t.tiles_c;
-  if (t.shared_bytes > kSharedBytes || t.tiles > std::numeric_limits<int32_t>::max()) return false;
+  const int64_t tiles = ceil_div(images, together) * tiles_y * tiles_x * tiles_c;
+  if (bytes(together) > kSharedBytes || tiles > std::numeric_limits<int32_t>::max()) return false;
 
   const int64_t lanes = std::min<int64_t>(power_of_two_from(columns * channels), kWarpSize);
   t.lanes = static_cast<int>(kThreads / std::min(power_of_two_from(rows / F::run * together), kThreads / lanes));
+  t.tiles = static_cast<unsigned>(tiles);
+  t.tiles_x = static_cast<unsigned>(tiles_x);
+  t.tiles_y = static_cast<unsigned>(tiles_y);
+  t.tiles_c = static_cast<unsigned>(tiles_c);
+  t.all_images = images;
+  t.shared_bytes = bytes(together);
   t.images = static_cast<int>(together);
   t.rows = static_cast<int>(rows);
   t.columns = static_cast<int>(columns);
@@ -192,15 +196,32 @@ bool make_tiling(const Upfirdn2dParams& p, int64_t rows, int64_t columns, Tiling
   return true;
 }
 
-// The largest tiles that fit: whole rows of planes if eight of them do, squares where channels come last.
+// The sectors that an image's tiles read, margins included, and those that the ends of misaligned rows cost, which are
+// written element by element unless a tile has whole rows.
 template <class T, class F>
-bool make_tiling(const Upfirdn2dParams& p, Tiling& t) {
-  for (int64_t columns = std::min(p.width.out, p.channels_last ? kSquare : F::widest); columns > 0; columns /= 2) {
+int64_t cost(const Upfirdn2dParams& p, const Tiling& t) {
+  const int64_t rows = p.height.in + int64_t{t.tiles_y} * (t.rows_in - t.rows * F::down / F::up);
+  const int64_t inner = p.channels_last ? p.channels : 1, parts = int64_t{t.tiles_x} * t.tiles_c;
+  const int64_t rounding = inner == 1 && parts > 1 ? kSector<T> : 0;
+  const int64_t columns = p.width.in + int64_t{t.tiles_x} * (t.columns_in - t.columns * F::down / F::up + rounding);
+  const bool ragged = parts > 1 && p.width.out * inner % kSector<T> != 0;
+  return rows * columns * inner / kSector<T> + (ragged ? p.height.out * parts * kVectorLength<T> : 0);
+}
+
+// The best of tilings with halved rows and columns; false if even the smallest tiles are too large.
+template <class T, class F>
+bool make_tiling(const Upfirdn2dParams& p, Tiling& best) {
+  constexpr int64_t none = std::numeric_limits<int64_t>::max();
+  int64_t least = none;
+  for (int64_t columns = std::min(p.width.out, kMostColumns); columns > 0; columns /= 2) {
     for (int64_t rows = kMostRows; rows >= kFewestRows; rows /= 2) {
-      if (make_tiling<T, F>(p, rows, columns, t)) return true;
+      Tiling t;
+      if (!make_tiling<T, F>(p, rows, columns, t) || cost<T, F>(p, t) >= least) continue;
+      least = cost<T, F>(p, t);
+      best = t;
     }
   }
-  return false;
+  return least < none;
 }
 
 }  // namespace ganops

@@ -62,7 +62,10 @@ MarchGrid march_grid(const FilteredLreluParams& p, int64_t out_columns, int64_t 
       std::clamp(wanted, ceil_div(p.out_height, kMostSegmentRows), ceil_div(p.out_height, kLeastSegmentRows));
   grid.segment_rows = round_up_to(kMarchRowUnit, static_cast<int>(ceil_div(p.out_height, segments)));
   grid.segments = ceil_div(p.out_height, grid.segment_rows);
-  grid.vector_stores = !p.channels_last && p.out_width % out_strip == 0 && is_aligned(p.y, out_strip * element_bytes);
+  const auto rows_aligned_to = [&](int length) {
+    return !p.channels_last && p.out_width % length == 0 && is_aligned(p.y, length * element_bytes);
+  };
+  grid.store_length = rows_aligned_to(out_strip) ? out_strip : rows_aligned_to(2) ? 2 : 1;
   return grid;
 }
 

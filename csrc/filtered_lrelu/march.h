@@ -16,150 +16,9 @@
 // that its outputs need. A row in shared memory is kept phase by phase (m % up, or m % down): both filters then read
 // consecutive values, 16 bytes at a time; the phases' pitch puts consecutive columns into distinct banks.
 #pragma once
-#include "filtered_lrelu/direct.h"
+#include "filtered_lrelu/march_plan.h"
 
 namespace ganops {
-
-// What an instance of the kernel is for. A full filter is square, with this many taps along each axis.
-struct MarchSpec {
-  int up, up_taps;
-  bool up_full;
-  int down, down_taps;
-  bool down_full;
-  int lead, columns;  // columns: of the upsampled image a block, one a thread
-  int blocks;         // that a multiprocessor's registers have to suffice for
-};
-
-constexpr MarchSpec kMarchSpecs[] = {
-    {2, 12, false, 2, 12, false, 0, 128, 5},  // its own mirror in the backward pass
-    {4, 24, false, 2, 12, false, 1, 128, 4},  // mirrored by the next
-    {2, 12, false, 4, 24, false, 1, 192, 3},  //
-    {2, 12, false, 2, 12, true, 0, 128, 3},   // radial, mirrored by the last but one
-    {4, 24, false, 2, 12, true, 1, 128, 3},   // radial, mirrored by the last
-    {2, 12, true, 2, 12, false, 0, 128, 3},   //
-    {2, 12, true, 4, 24, false, 1, 192, 2},
-};
-
-constexpr int kMarchRowUnit = 8;  // an output row this often starts at a group
-constexpr int kBanks = 32;
-
-constexpr int round_up_to(int unit, int n) {
-  return (n + unit - 1) / unit * unit;
-}
-
-// So many elements between two phases of a row that lanes on consecutive columns hit distinct banks.
-constexpr int phase_pitch(int count, int phases) {
-  int pitch = count;
-  while (pitch % kBanks != kBanks / phases) pitch++;
-  return pitch;
-}
-
-template <int index>
-struct March {
-  static constexpr MarchSpec kSpec = kMarchSpecs[index];
-  static constexpr int kUp = kSpec.up, kUpTaps = kSpec.up_taps, kDown = kSpec.down, kDownTaps = kSpec.down_taps;
-  static constexpr bool kUpFull = kSpec.up_full, kDownFull = kSpec.down_full;
-  static constexpr int kLead = kSpec.lead, kColumns = kSpec.columns;
-
-  static constexpr int kWindow = kUpTaps / kUp;    // inputs of a group
-  static constexpr int kAges = kDownTaps / kDown;  // outputs that a sample reaches
-  static constexpr int kUpRows = 16;               // a step; their codes fill a 32-bit register
-  static constexpr int kInRows = kUpRows / kUp, kOutRows = kUpRows / kDown;
-
-  // The strip's last outputs may own codes beyond their own samples, up to the edge of a byte.
-  static constexpr int kOutColumns = (kColumns - kLead - (kDownTaps - 1) - (kCodesPerByte - 1)) / kDown / 8 * 8;
-  static constexpr int kInStrip = kUpRows / (kUp * kUp);  // inputs a thread's turn at widening: a turn for each thread
-  static constexpr int kOutStrip = 8 / kDown;             // outputs a thread's turn at narrowing
-  static constexpr int kInColumns = kColumns / kUp + kWindow - 1;
-  static constexpr int kInPitch = round_up_to(kInStrip, kInColumns);
-  static constexpr int kUpPitch = phase_pitch(kColumns / kUp, kUp), kUpRowPitch = kUp * kUpPitch;
-  static constexpr int kDownPitch = phase_pitch(kColumns / kDown, kDown), kDownRowPitch = kDown * kDownPitch;
-  static constexpr int kLowRows = kDownFull ? kUpRows : kOutRows;
-  static constexpr int kCodeBytes = kColumns / kCodesPerByte, kCodePitch = kCodeBytes + kCodesPerByte;
-
-  // Row r of the march is sample r - kStart of those that the first output's filter covers: the first rows fill the
-  // windows. An output is finished at rows kFirst, kFirst + kDown, ... of each step, kDelay outputs late.
-  static constexpr int kStart = (kWindow - 1) * kUp + kLead;
-  static constexpr int kFirst = (kStart + kDownTaps - 1) % kDown, kDelay = (kStart + kDownTaps - 1) / kDown;
-
-  static_assert(kUpTaps % kUp == 0 && kDownTaps % kDown == 0 && kUpRows % kUp == 0 && kUpRows % kDown == 0);
-  static_assert(kOutColumns * kDown % kCodesPerByte == 0 && kOutColumns * kDown % kUp == 0);
-  static_assert(kOutColumns - kOutStrip + round_up_to(kOutStrip, kOutStrip + (kDownTaps - 1 + kLead) / kDown) <=
-                kColumns / kDown);
-  static_assert(!kDownFull || kDown == 2, "two groups of threads share a full filter, one for each phase");
-
-  static __device__ constexpr int down_phase(int row) { return ((row - kStart) % kDown + kDown) % kDown; }
-};
-
-// What one launch's blocks agree on.
-struct MarchGrid {
-  int64_t strips, segments;  // of a plane, along x and along y
-  int segment_rows;          // of the output
-  bool vector_stores;        // rows of y are aligned to a thread's outputs
-};
-
-// The piece of work of a block.
-struct MarchBlock {
-  int64_t plane, channel;  // plane: counted over samples and channels
-  Planes in, out;
-  int64_t out_x, out_y;          // first output
-  int64_t in_x, in_y;            // first input
-  int64_t up_x, up_y;            // first sample of the upsampled image: of column 0, and of the first output's row
-  int rows;                      // of the output
-  int in_begin, in_end;          // columns of the strip that lie in the image
-  int code_rows;                 // rows of codes that this block writes, from row out_y * down on
-  int64_t code_begin, code_end;  // bytes of a row of codes that it writes
-
-  template <class M>
-  __device__ static MarchBlock of(const FilteredLreluParams& p, const MarchGrid& grid, M) {
-    MarchBlock b;
-    // Where channels are adjacent in memory, so are their blocks: they share sectors in the cache.
-    int64_t rest = blockIdx.x, sample = 0;
-    if (p.channels_last) {
-      b.channel = rest % p.channels;
-      rest /= p.channels;
-    }
-    const int64_t strip = rest % grid.strips, segment = rest / grid.strips % grid.segments;
-    rest /= grid.strips * grid.segments;
-    if (p.channels_last) {
-      sample = rest;
-    } else {
-      b.channel = rest % p.channels;
-      sample = rest / p.channels;
-    }
-    b.plane = sample * p.channels + b.channel;
-    b.in = plane_of(p, sample, b.channel, p.height * p.width);
-    b.out = plane_of(p, sample, b.channel, p.out_height * p.out_width);
-
-    b.out_x = strip * M::kOutColumns;
-    b.out_y = segment * grid.segment_rows;
-    const int64_t rows_left = p.out_height - b.out_y;
-    b.rows = rows_left < grid.segment_rows ? static_cast<int>(rows_left) : grid.segment_rows;
-    b.up_x = b.out_x * M::kDown - M::kLead;
-    b.up_y = b.out_y * M::kDown - M::kLead;
-    b.in_x = (b.up_x - p.pad_x - 1) / M::kUp + 1;  // exact
-    b.in_y = (b.up_y - p.pad_y - 1) / M::kUp + 1;
-    b.in_begin = clamp_to(-b.in_x, M::kInColumns);
-    b.in_end = clamp_to(p.width - b.in_x, M::kInColumns);
-
-    const bool last_strip = strip == grid.strips - 1, last_segment = segment == grid.segments - 1;
-    b.code_rows = static_cast<int>(last_segment ? p.up_height - b.out_y * M::kDown : int64_t{b.rows} * M::kDown);
-    b.code_begin = b.out_x * M::kDown / kCodesPerByte;
-    b.code_end = last_strip ? (p.up_width + kCodesPerByte - 1) / kCodesPerByte
-                            : b.code_begin + M::kOutColumns * M::kDown / kCodesPerByte;
-    return b;
-  }
-
-  static __device__ int clamp_to(int64_t n, int most) { return n < 0 ? 0 : n < most ? static_cast<int>(n) : most; }
-
-  // Steps until the last output is finished, and the last code written.
-  template <class M>
-  __device__ int steps(const FilteredLreluParams& p, M) const {
-    int samples = (rows - 1) * M::kDown + M::kDownTaps;
-    if (p.write_codes && samples < code_rows) samples = code_rows;
-    return (M::kStart + samples + M::kUpRows - 1) / M::kUpRows;
-  }
-};
 
 // Copies input rows as they lie in memory: 16-byte pieces from the first aligned address on, so that a row starts
 // row_shift() elements late. Pieces without a column of the image are left out.
@@ -212,11 +71,15 @@ struct MarchColumn {
     const int phase = threadIdx.x % kUp;
     if constexpr (M::kUpFull) {
       GANOPS_UNROLL
-      for (int t = 0; t < kWindow; t++) GANOPS_UNROLL
-      for (int q = 0; q < kUp; q++) GANOPS_UNROLL
-      for (int s = 0; s < kWindow; s++)
-        up_taps[(t * kUp + q) * kWindow + s] =
-            tap<C>(p.fu, p.flip_filter, kUp - 1 - q + t * kUp, kUp - 1 - phase + s * kUp);
+      for (int t = 0; t < kWindow; t++) {
+        GANOPS_UNROLL
+        for (int q = 0; q < kUp; q++) {
+          GANOPS_UNROLL
+          for (int s = 0; s < kWindow; s++)
+            up_taps[(t * kUp + q) * kWindow + s] =
+                tap<C>(p.fu, p.flip_filter, kUp - 1 - q + t * kUp, kUp - 1 - phase + s * kUp);
+        }
+      }
     } else {
       const C* taps = static_cast<const C*>(p.fu.data);
       GANOPS_UNROLL
@@ -242,10 +105,14 @@ struct MarchColumn {
       GANOPS_UNROLL
       for (int s = 0; s < kWindow; s++) inputs[s] = row[threadIdx.x / kUp + s];
       GANOPS_UNROLL
-      for (int age = 0; age < kWindow; age++) GANOPS_UNROLL
-      for (int q = 0; q < kUp; q++) GANOPS_UNROLL
-      for (int s = 0; s < kWindow; s++)
-        groups[age * kUp + q] += inputs[s] * up_taps[((kWindow - 1 - age) * kUp + q) * kWindow + s];
+      for (int age = 0; age < kWindow; age++) {
+        GANOPS_UNROLL
+        for (int q = 0; q < kUp; q++) {
+          GANOPS_UNROLL
+          for (int s = 0; s < kWindow; s++)
+            groups[age * kUp + q] += inputs[s] * up_taps[((kWindow - 1 - age) * kUp + q) * kWindow + s];
+        }
+      }
       GANOPS_UNROLL
       for (int q = 0; q < kUp; q++) u[q] = groups[q];
       GANOPS_UNROLL
@@ -288,22 +155,26 @@ __device__ __forceinline__ uint32_t transpose_codes(uint32_t codes) {
                          : (codes & kEvenPairs) | (other & kEvenPairs) << 4;
 }
 
-// Writes a thread's outputs, in pieces of N where rows are aligned to that.
-template <class T, int N, class C>
-__device__ __forceinline__ void write_outputs(const FilteredLreluParams& p, const MarchBlock& b, bool vector, int row,
-                                              int column, const C (&values)[N]) {
-  const int64_t x = b.out_x + column;
-  T* to = static_cast<T*>(p.y) + b.out.plane + ((b.out_y + row) * p.out_width + x) * b.out.step;
-  if (vector) {
-    Vector<T, N> out;
+// Writes N outputs of a row, in pieces of `length` elements, to which rows of y are aligned.
+template <int length, class T, int N, class C>
+__device__ __forceinline__ void write_pieces(T* to, int64_t step, int64_t room, const C (&values)[N]) {
+  GANOPS_UNROLL
+  for (int first = 0; first < N; first += length) {
+    Vector<T, length> piece;
     GANOPS_UNROLL
-    for (int i = 0; i < N; i++) out[i] = narrow<T>(values[i]);
-    if (x < p.out_width) store_vector(to, out);
-  } else {
-    GANOPS_UNROLL
-    for (int i = 0; i < N; i++)
-      if (x + i < p.out_width) to[i * b.out.step] = narrow<T>(values[i]);
+    for (int i = 0; i < length; i++) piece[i] = narrow<T>(values[first + i]);
+    if (first < room) store_vector(to + first * step, piece);
   }
+}
+
+template <class T, int N, class C>
+__device__ __forceinline__ void write_outputs(const FilteredLreluParams& p, const MarchBlock& b, int store_length,
+                                              int row, int column, const C (&values)[N]) {
+  const int64_t x = b.out_x + column, room = p.out_width - x;
+  T* to = static_cast<T*>(p.y) + b.out.plane + ((b.out_y + row) * p.out_width + x) * b.out.step;
+  if (store_length == N) return write_pieces<N>(to, 1, room, values);
+  if (store_length == 2) return write_pieces<2>(to, 1, room, values);
+  write_pieces<1>(to, b.out.step, room, values);
 }
 
 template <class T, int index, bool reads_codes>
@@ -321,7 +192,7 @@ __global__ void __launch_bounds__(March<index>::kColumns, March<index>::kSpec.bl
   GANOPS_SHARED(InVector, input_strips, [M::kInRows * M::kInPitch / M::kInStrip]);
   GANOPS_SHARED(InVector, widened_strips, [M::kUpFull ? 1 : M::kInRows * M::kUpRowPitch / M::kInStrip]);
   GANOPS_SHARED(OutVector, lowered_strips, [M::kLowRows * M::kDownRowPitch / M::kOutStrip]);
-  GANOPS_SHARED(OutVector, partial_strips, [M::kDownFull ? M::kOutRows * M::kColumns / M::kOutStrip : 1]);
+  GANOPS_SHARED(OutVector, partial_strips, [M::kDownFull ? 2 * M::kOutRows * M::kOutColumns / M::kOutStrip : 1]);
   GANOPS_SHARED(uint8_t, codes, [M::kUpRows][M::kCodePitch]);
   T* raw = &raw_pieces[0][0];
   C *input = &input_strips[0][0], *widened = &widened_strips[0][0], *lowered = &lowered_strips[0][0];
@@ -341,9 +212,11 @@ __global__ void __launch_bounds__(March<index>::kColumns, March<index>::kSpec.bl
   C full_taps[kTapsY * kTapsX], full_sums[M::kAges];
   if constexpr (M::kDownFull) {
     GANOPS_UNROLL
-    for (int y = 0; y < kTapsY; y++) GANOPS_UNROLL
-    for (int t = 0; t < kTapsX; t++)
-      full_taps[y * kTapsX + t] = tap<C>(p.fd, p.flip_filter, y, half - M::kLead + 2 * (t + shift));
+    for (int y = 0; y < kTapsY; y++) {
+      GANOPS_UNROLL
+      for (int t = 0; t < kTapsX; t++)
+        full_taps[y * kTapsX + t] = tap<C>(p.fd, p.flip_filter, y, half - M::kLead + 2 * (t + shift));
+    }
     GANOPS_UNROLL
     for (C& sum : full_sums) sum = C(0);
   }
@@ -393,42 +266,30 @@ __global__ void __launch_bounds__(March<index>::kColumns, March<index>::kSpec.bl
     }
   };
 
-  const int steps = b.steps(p, M{});
-  fetch(0);
-  cp_async_wait<0>();
-  __syncthreads();
-  convert(0);
-  if constexpr (reads_codes) read_codes(0);
-
-  for (int step = 0; step < steps; step++) {
-    __syncthreads();
-    if (step + 1 < steps) fetch(step + 1);
-
-    if constexpr (!M::kUpFull) {
-      constexpr int kVectors = (M::kInStrip + M::kWindow - 1 + M::kInStrip - 1) / M::kInStrip;
-      const int row = thread / kStripsX, strip = thread % kStripsX;
-      C inputs[kVectors * M::kInStrip];
+  const auto widen_rows = [&] {
+    constexpr int kVectors = (M::kInStrip + M::kWindow - 1 + M::kInStrip - 1) / M::kInStrip;
+    const int row = thread / kStripsX, strip = thread % kStripsX;
+    C inputs[kVectors * M::kInStrip];
+    GANOPS_UNROLL
+    for (int v = 0; v < kVectors; v++) {
+      const InVector loaded = load_vector<M::kInStrip>(input + row * M::kInPitch + (strip + v) * M::kInStrip);
       GANOPS_UNROLL
-      for (int v = 0; v < kVectors; v++) {
-        const InVector loaded = load_vector<M::kInStrip>(input + row * M::kInPitch + (strip + v) * M::kInStrip);
-        GANOPS_UNROLL
-        for (int i = 0; i < M::kInStrip; i++) inputs[v * M::kInStrip + i] = loaded[i];
-      }
-      GANOPS_UNROLL
-      for (int q = 0; q < M::kUp; q++) {
-        InVector samples;
-        GANOPS_UNROLL
-        for (int i = 0; i < M::kInStrip; i++) {
-          samples[i] = C(0);
-          GANOPS_UNROLL
-          for (int t = 0; t < M::kWindow; t++)
-            samples[i] += inputs[i + t] * column.up_taps[M::kUp - 1 - q + t * M::kUp];
-        }
-        store_vector(widened + row * M::kUpRowPitch + q * M::kUpPitch + strip * M::kInStrip, samples);
-      }
-      __syncthreads();
+      for (int i = 0; i < M::kInStrip; i++) inputs[v * M::kInStrip + i] = loaded[i];
     }
+    GANOPS_UNROLL
+    for (int q = 0; q < M::kUp; q++) {
+      InVector samples;
+      GANOPS_UNROLL
+      for (int i = 0; i < M::kInStrip; i++) {
+        samples[i] = C(0);
+        GANOPS_UNROLL
+        for (int t = 0; t < M::kWindow; t++) samples[i] += inputs[i + t] * column.up_taps[M::kUp - 1 - q + t * M::kUp];
+      }
+      store_vector(widened + row * M::kUpRowPitch + q * M::kUpPitch + strip * M::kInStrip, samples);
+    }
+  };
 
+  const auto march_columns = [&] {
     uint32_t word = 0;
     const int four = thread / kCodesPerByte, lane = thread % kCodesPerByte;
     if constexpr (reads_codes) {
@@ -470,34 +331,36 @@ __global__ void __launch_bounds__(March<index>::kColumns, March<index>::kSpec.bl
           codes[kCodesPerByte * t + lane][four] = static_cast<uint8_t>(word >> 8 * t);
       }
     }
-    cp_async_wait<0>();
-    __syncthreads();
+  };
 
-    if constexpr (M::kDownFull) {
-      const int o = thread % kHalf;
-      if (o < M::kOutColumns) {
+  // Each half's sums, to be added.
+  const auto apply_full_filter = [&] {
+    const int o = thread % kHalf;
+    if (o < M::kOutColumns) {
+      GANOPS_UNROLL
+      for (int row = 0; row < M::kUpRows; row++) {
+        C samples[kTapsX];
         GANOPS_UNROLL
-        for (int row = 0; row < M::kUpRows; row++) {
-          C samples[kTapsX];
+        for (int t = 0; t < kTapsX; t++)
+          samples[t] = lowered[row * M::kDownRowPitch + half * M::kDownPitch + o + shift + t];
+        const int phase = M::down_phase(row);
+        GANOPS_UNROLL
+        for (int age = 0; age < M::kAges; age++) {
           GANOPS_UNROLL
-          for (int t = 0; t < kTapsX; t++)
-            samples[t] = lowered[row * M::kDownRowPitch + half * M::kDownPitch + o + shift + t];
-          const int phase = M::down_phase(row);
-          GANOPS_UNROLL
-          for (int age = 0; age < M::kAges; age++) GANOPS_UNROLL
           for (int t = 0; t < kTapsX; t++)
             full_sums[age] += samples[t] * full_taps[(phase + M::kDown * age) * kTapsX + t];
-          if (phase == M::kDown - 1) {
-            partial[(half * M::kOutRows + (row - M::kFirst) / M::kDown) * kHalf + o] = full_sums[M::kAges - 1];
-            GANOPS_UNROLL
-            for (int age = M::kAges - 1; age > 0; age--) full_sums[age] = full_sums[age - 1];
-            full_sums[0] = C(0);
-          }
+        }
+        if (phase == M::kDown - 1) {
+          partial[(half * M::kOutRows + (row - M::kFirst) / M::kDown) * M::kOutColumns + o] = full_sums[M::kAges - 1];
+          GANOPS_UNROLL
+          for (int age = M::kAges - 1; age > 0; age--) full_sums[age] = full_sums[age - 1];
+          full_sums[0] = C(0);
         }
       }
-      __syncthreads();
     }
+  };
 
+  const auto narrow_rows = [&](int step) {
     constexpr int kStrips = M::kOutColumns / M::kOutStrip;
     for (int item = thread; item < M::kOutRows * kStrips; item += M::kColumns) {
       const int row = item / kStrips, first = item % kStrips * M::kOutStrip;
@@ -505,8 +368,8 @@ __global__ void __launch_bounds__(March<index>::kColumns, March<index>::kSpec.bl
       if (out_row < 0 || out_row >= b.rows) continue;
       C sums[M::kOutStrip];
       if constexpr (M::kDownFull) {
-        const OutVector even = load_vector<M::kOutStrip>(partial + row * kHalf + first);
-        const OutVector odd = load_vector<M::kOutStrip>(partial + (M::kOutRows + row) * kHalf + first);
+        const OutVector even = load_vector<M::kOutStrip>(partial + row * M::kOutColumns + first);
+        const OutVector odd = load_vector<M::kOutStrip>(partial + (M::kOutRows + row) * M::kOutColumns + first);
         GANOPS_UNROLL
         for (int i = 0; i < M::kOutStrip; i++) sums[i] = even[i] + odd[i];
       } else {
@@ -533,8 +396,32 @@ __global__ void __launch_bounds__(March<index>::kColumns, March<index>::kSpec.bl
           }
         }
       }
-      write_outputs<T>(p, b, grid.vector_stores, out_row, first, sums);
+      write_outputs<T>(p, b, grid.store_length, out_row, first, sums);
     }
+  };
+
+  const int steps = b.steps(p, M{});
+  fetch(0);
+  cp_async_wait<0>();
+  __syncthreads();
+  convert(0);
+  if constexpr (reads_codes) read_codes(0);
+
+  for (int step = 0; step < steps; step++) {
+    __syncthreads();
+    if (step + 1 < steps) fetch(step + 1);
+    if constexpr (!M::kUpFull) {
+      widen_rows();
+      __syncthreads();
+    }
+    march_columns();
+    cp_async_wait<0>();
+    __syncthreads();
+    if constexpr (M::kDownFull) {
+      apply_full_filter();
+      __syncthreads();
+    }
+    narrow_rows(step);
     if constexpr (!reads_codes) {
       if (p.write_codes) write_codes(step);
     }

@@ -51,7 +51,7 @@ class Mutation:
 
 BIAS, EPILOGUE = "bias_act/cuda.cu", "modulated_conv2d/cuda.cu"
 FIR, TILES = "upfirdn2d/cuda.cu", "upfirdn2d/cuda.h"
-MARCH, DIRECT = "filtered_lrelu/march.h", "filtered_lrelu/direct.h"
+MARCH, PLAN, DIRECT = (f"filtered_lrelu/{name}.h" for name in ("march", "march_plan", "direct"))
 SYNC = "__syncthreads();"
 
 MUTATIONS = [
@@ -75,7 +75,7 @@ MUTATIONS = [
     Mutation("copy before the tensor's start", TILES, "from >= begin && from + N", "from + N"),
     Mutation("pitch of another array", FIR, "% F::down) * t.pitch_middle", "% F::down) * t.pitch_in"),
     Mutation("last row of a tile skipped", FIR, "slot < tile.rows_out * tile.images", "slot + 1 < tile.rows_out"),
-    Mutation("zeros not put in at the side", FIR, "inside[i] ? widen(row[i * channels]) : C(0)", "widen(row[i])"),
+    Mutation("zeros not put in at the side", FIR, "inside[i] ? widen(row[i * stride]) : C(0)", "widen(row[i * stride])"),
     Mutation("rows beyond the image", FIR, "!inside || static_cast<unsigned>(y) >= static_cast<unsigned>(tile.rows_in)",
              "!inside"),
     Mutation("phase off by one", FIR, "first_tap = first * F::up - start", "first_tap = first * F::up - start - 1"),
@@ -90,11 +90,10 @@ MUTATIONS = [
     Mutation("march: codes shifted by one bit", MARCH, "word >> kCodeBits * row & 3", "word >> row & 3"),
     Mutation("march: one half counted twice", MARCH, "even[i] + odd[i]", "even[i] + even[i]"),
     Mutation("march: rows of the next block", MARCH, "out_row < 0 || out_row >= b.rows", "out_row < 0"),
-    Mutation("march: input shifted by one", MARCH,
-             "(b.up_x - p.pad_x - 1) / M::kUp + 1", "(b.up_x - p.pad_x - 1) / M::kUp + 2"),
+    Mutation("march: input shifted by one", PLAN, "(b.up_x - p.pad_x - 1) / M::kUp + 1", "(b.up_x - p.pad_x) / M::kUp + 2"),
     Mutation("march: copy over the tensor's end", MARCH, "from >= 0 && from + kLength <= elements", "from >= 0"),
     Mutation("march: lanes exchange with the wrong ones", MARCH, "(kAllLanes, codes, 2)", "(kAllLanes, codes, 4)"),
-    Mutation("march: outputs beyond the row", MARCH, "if (x + i < p.out_width) to", "to"),
+    Mutation("march: outputs beyond the row", MARCH, "if (first < room) store", "store"),
     Mutation("direct: no barrier before a piece", DIRECT, SYNC, "", 1),
     Mutation("direct: no barrier after a piece", DIRECT, SYNC, "", 2),
     Mutation("direct: last codes left out", DIRECT, "codes_end_y = last_y ? p.up_height :", "codes_end_y ="),

@@ -3,6 +3,8 @@
 namespace ganops {
 namespace {
 
+using namespace upfirdn;
+
 // Any factors, any filter: a thread sums one output.
 template <class T>
 __global__ void __launch_bounds__(kThreads) generic_kernel(Upfirdn2dParams p) {
@@ -119,10 +121,39 @@ __device__ __forceinline__ void load_taps(C* taps, const Upfirdn2dParams& p) {
 }
 
 // Neighbouring inputs in a row; zeros outside the image. Unrolled by recursion, for each read to be an instruction.
-template <int i = 0, int N, class C, class T>
+template <bool checked, int i = 0, int N, class C, class T>
 __device__ __forceinline__ void read_row(C (&values)[N], const T* row, int stride, const bool (&inside)[N]) {
-  values[i] = inside[i] ? widen(row[i * stride]) : C(0);
-  if constexpr (i + 1 < N) read_row<i + 1>(values, row, stride, inside);
+  values[i] = !checked || inside[i] ? widen(row[i * stride]) : C(0);
+  if constexpr (i + 1 < N) read_row<checked, i + 1>(values, row, stride, inside);
+}
+
+// A run of outputs of a column from its window, whose first row is y. Unless `checked`, all of the window lies inside.
+template <class F, bool checked, int N, class C, class T>
+__device__ __forceinline__ void filter_run(C (&sum)[F::run], const C (&weights)[F::taps][N], const T* window, int pitch,
+                                           int stride, const bool (&inside)[N], int y, int rows) {
+  GANOPS_UNROLL
+  for (int k = 0; k < F::window; k++) {
+    if (checked && static_cast<unsigned>(y + k) >= static_cast<unsigned>(rows)) continue;
+    C values[N];
+    read_row<checked>(values, window + k * pitch, stride, inside);
+    GANOPS_UNROLL
+    for (int j = 0; j < F::run; j++) {
+      const int tap = k * F::up - j * F::down;
+      if (tap < 0 || tap >= F::taps) continue;
+      GANOPS_UNROLL
+      for (int i = 0; i < N; i++) sum[j] += weights[tap][i] * values[i];
+    }
+  }
+}
+
+template <class F, int N, class C, class T>
+__device__ __forceinline__ void filter_run(C (&sum)[F::run], const C (&weights)[F::taps][N], const T* window, int pitch,
+                                           int stride, const bool (&inside)[N], int y, int rows, bool columns_inside) {
+  if (columns_inside && y >= 0 && y + F::window <= rows) {
+    filter_run<F, false>(sum, weights, window, pitch, stride, inside, y, rows);
+  } else {
+    filter_run<F, true>(sum, weights, window, pitch, stride, inside, y, rows);
+  }
 }
 
 // The taps of one phase of a full filter, times gain.
@@ -151,24 +182,19 @@ __device__ __forceinline__ void filter_full(const Tile<T>& tile, const Tiling& t
     for (int i = 0; i < F::reach; i++) {
       inside[i] = static_cast<unsigned>(tile.x_in + column.first + i) < static_cast<unsigned>(tile.columns_in);
     }
-    const T* in = tile.in + (tile.x_in + column.first) * channels + channel;
+    // Most warps meet no border, and need not look at it.
+    const int q_first = q - q % kLanes, q_last = min(q_first + kLanes, tile.width) - 1;
+    const int x_first = channels == 1 ? q_first : q_first / channels,
+              x_last = channels == 1 ? q_last : q_last / channels;
+    const bool columns_inside = tile.x_in + Column<F>(x_first, tile.phase).first >= 0 &&
+                                tile.x_in + Column<F>(x_last, tile.phase).first + F::reach <= tile.columns_in;
+    const T* in = tile.in + tile.box_in.at(0) + (tile.x_in + column.first) * channels + channel;
     for (int slot = group; slot < runs * tile.images; slot += groups) {
       const int image = tile.images == 1 ? 0 : slot / runs, run = slot - image * runs;
+      const int y_first = tile.y_in + run * (F::run * F::down / F::up);
+      const T* window = in + (image * tile.rows_in + y_first) * tile.box_in.pitch;
       C sum[F::run] = {};
-      GANOPS_UNROLL
-      for (int k = 0; k < F::window; k++) {
-        const int y = tile.y_in + run * (F::run * F::down / F::up) + k;
-        if (static_cast<unsigned>(y) >= static_cast<unsigned>(tile.rows_in)) continue;
-        C values[F::reach];
-        read_row(values, in + tile.box_in.at(image * tile.rows_in + y), channels, inside);
-        GANOPS_UNROLL
-        for (int j = 0; j < F::run; j++) {
-          const int tap = k * F::up - j * F::down;
-          if (tap < 0 || tap >= F::taps) continue;
-          GANOPS_UNROLL
-          for (int i = 0; i < F::reach; i++) sum[j] += weights[tap][i] * values[i];
-        }
-      }
+      filter_run<F>(sum, weights, window, tile.box_in.pitch, channels, inside, y_first, tile.rows_in, columns_inside);
       GANOPS_UNROLL
       for (int j = 0; j < F::run; j++) {
         const int y = tile.y_out + run * F::run + j;
@@ -179,33 +205,27 @@ __device__ __forceinline__ void filter_full(const Tile<T>& tile, const Tiling& t
   }
 }
 
-// Columns are filtered first, into `middle`, and their phases of down kept apart: [images * rows, down, pitch,
-// channels].
+// Columns are filtered first, into `middle` [images * rows, down, pitch_middle, channels]: phases of down are kept
+// apart.
 template <class T, class F, class C>
 __device__ __forceinline__ void filter_columns(const Tile<T>& tile, const Tiling& t, const C* taps, C* middle) {
   const int lane = threadIdx.x % t.lanes, group = threadIdx.x / t.lanes, groups = kThreads / t.lanes;
   const int runs = t.rows / F::run, channels = tile.channels;
-  C weights[F::taps];
+  C weights[F::taps][1];
   GANOPS_UNROLL
-  for (int k = 0; k < F::taps; k++) weights[k] = taps[k];
+  for (int k = 0; k < F::taps; k++) weights[k][0] = taps[k];
   for (int q = lane; q < t.columns_in * channels; q += t.lanes) {
     const int x = channels == 1 ? q : q / channels, channel = q - x * channels;
-    const bool inside = static_cast<unsigned>(tile.x_in + x) < static_cast<unsigned>(tile.columns_in);
-    const T* in = tile.in + (tile.x_in + x) * channels + channel;
+    const bool inside[1] = {static_cast<unsigned>(tile.x_in + x) < static_cast<unsigned>(tile.columns_in)};
+    const T* in = tile.in + tile.box_in.at(0) + (tile.x_in + x) * channels + channel;
     C* to = middle + (x % F::down * t.pitch_middle + x / F::down) * channels + channel;
     for (int slot = group; slot < runs * tile.images; slot += groups) {
       const int image = tile.images == 1 ? 0 : slot / runs, run = slot - image * runs;
+      const int y_first = tile.y_in + run * (F::run * F::down / F::up);
+      const T* window = in + (image * tile.rows_in + y_first) * tile.box_in.pitch;
       C sum[F::run] = {};
-      GANOPS_UNROLL
-      for (int k = 0; k < F::window; k++) {
-        const int y = tile.y_in + run * (F::run * F::down / F::up) + k;
-        if (!inside || static_cast<unsigned>(y) >= static_cast<unsigned>(tile.rows_in)) continue;
-        const C value = widen(in[tile.box_in.at(image * tile.rows_in + y)]);
-        GANOPS_UNROLL
-        for (int j = 0; j < F::run; j++) {
-          const int tap = k * F::up - j * F::down;
-          if (tap >= 0 && tap < F::taps) sum[j] += weights[tap] * value;
-        }
+      if (inside[0]) {
+        filter_run<F>(sum, weights, window, tile.box_in.pitch, channels, inside, y_first, tile.rows_in, true);
       }
       GANOPS_UNROLL
       for (int j = 0; j < F::run; j++) to[(slot * F::run + j) * F::down * t.pitch_middle * channels] = sum[j];
@@ -213,6 +233,7 @@ __device__ __forceinline__ void filter_columns(const Tile<T>& tile, const Tiling
   }
 }
 
+// Outputs from their rows in `middle`.
 template <class T, class F, class C>
 __device__ __forceinline__ void filter_rows(const Tile<T>& tile, const Tiling& t, const C* taps, C gain,
                                             const C* middle) {
@@ -291,20 +312,15 @@ bool launch_tiled(const Upfirdn2dParams& p, void* stream) {
   return true;
 }
 
-template <class T, class... Firs>
-bool launch_first_tiled(const Upfirdn2dParams& p, void* stream) {
-  return (launch_tiled<T, Firs>(p, stream) || ...);
+template <class T, class... F>
+bool launch_first_tiled(Firs<F...>, const Upfirdn2dParams& p, void* stream) {
+  return (launch_tiled<T, F>(p, stream) || ...);
 }
 
 template <class T>
 void launch_upfirdn2d(const Upfirdn2dParams& p, void* stream) {
   if constexpr (!std::is_same_v<T, double>) {
-    if (launch_first_tiled<T,                                                                       //
-                           Fir<1, 1, 4, false, 8>, Fir<2, 1, 4, false, 8>, Fir<1, 2, 4, false, 4>,  //
-                           Fir<1, 1, 12, true, 8>, Fir<2, 1, 12, true, 8>, Fir<1, 2, 12, true, 8>,  //
-                           Fir<4, 1, 24, true, 8>, Fir<1, 4, 24, true, 8>>(p, stream)) {
-      return;
-    }
+    if (launch_first_tiled<T>(TiledFirs{}, p, stream)) return;
   }
   const int64_t outputs = p.samples * p.channels * p.height.out * p.width.out;
   launch_over_images<T>(generic_kernel<T>, p, ceil_div(outputs, kThreads), 0, stream);

@@ -6,13 +6,13 @@
 #include "common/cuda.h"
 #include "upfirdn2d/math.h"
 
-namespace ganops {
+namespace ganops::upfirdn {
 
-constexpr int kThreads = 128;
-constexpr int kSectorBytes = 32;             // what global memory moves at least
-constexpr int kBlocks = 4;                   // on a multiprocessor, as far as registers go
-constexpr int64_t kSharedBytes = 44 * 1024;  // of a tile
-constexpr int64_t kChannels = 32;            // of a tile, where channels come last and are many
+constexpr int kThreads = 128, kLanes = kWarpSize;
+constexpr int kSectorBytes = 32, kVectorBytes = 16;  // what global memory moves at least, and a thread at most
+constexpr int kBlocks = 4;                           // on a multiprocessor, as far as registers go
+constexpr int64_t kSharedBytes = 47 * 1024;          // of a tile
+constexpr int64_t kChannels = 32;                    // of a tile, where channels come last and are many
 constexpr int64_t kMostColumns = 1 << 14, kMostRows = 32, kFewestRows = 8;
 
 template <class T>
@@ -29,6 +29,19 @@ struct Fir {
   static_assert((up == 1 || down == 1) && taps % up == 0 && run % up == 0, "every output meets `reach` inputs");
 };
 
+template <class... F>
+struct Firs {};
+
+// up, down, taps, whether separable, run.
+using TiledFirs = Firs<Fir<1, 1, 4, false, 8>,   // blurs about strided convolutions
+                       Fir<2, 1, 4, false, 8>,   // skips, and each other's gradient
+                       Fir<1, 2, 4, false, 4>,   //
+                       Fir<1, 1, 12, true, 8>,   // wavelets and Kaiser windows
+                       Fir<2, 1, 12, true, 8>,   //
+                       Fir<1, 2, 12, true, 8>,   //
+                       Fir<4, 1, 24, true, 8>,   //
+                       Fir<1, 4, 24, true, 8>>;  //
+
 // Sizes of a tile, in outputs unless they say otherwise.
 struct Tiling {
   int images, rows, columns, channels;
@@ -42,18 +55,22 @@ struct Tiling {
   int64_t all_images, shared_bytes;
 };
 
-// The part of an image that lies in a tile, in both memories. In shared memory rows keep their distance from the
-// 32-byte boundary before them, so that aligned vectors can be copied whatever the width. Whole rows are copied as one
-// stretch.
+// The part of an image that lies in a tile, in both memories. Rows are as far from 32-byte boundaries in shared memory
+// as in global memory, so that aligned vectors can be copied whatever the width. Whole rows are copied as one stretch.
 template <class T>
 struct Box {
-  T* global;                  // the first element
-  int64_t row, pixel;         // elements between rows and pixels in global memory
-  int rows, length;           // to be copied: rows of so many elements
-  int channels;               // between pixels in shared memory
-  int pitch, skew, skew_row;  // row r is at r * pitch + (skew + r * skew_row) % sector in shared memory
+  T* global;           // the first element
+  int64_t row, pixel;  // elements between rows and pixels in global memory
+  int rows, length;    // to be copied: rows of so many elements
+  int channels;        // elements between pixels in shared memory
+  int start, pitch;    // of row 0, and between rows, in shared memory
 
-  __device__ __forceinline__ int at(int r) const { return r * pitch + ((skew + r * skew_row) & (kSector<T> - 1)); }
+  __device__ __forceinline__ int at(int r) const { return start + r * pitch; }
+  // From a row to the next in shared memory, gaps included: lanes that run on into the next row meet other banks.
+  __device__ __forceinline__ int vectors() const {
+    const int elements = rows == 1 ? start + length : pitch;
+    return (elements + kSector<T> - 1) / kSector<T> * (kSectorBytes / kVectorBytes);
+  }
   __device__ __forceinline__ int64_t offset(int element) const {
     return pixel == channels ? element : element / channels * pixel + element % channels;
   }
@@ -83,8 +100,7 @@ __device__ __forceinline__ Box<T> make_box(const Extent<T>& e, int64_t image, in
   box.rows = whole ? 1 : rows;
   box.length = whole ? rows * length : length;
   box.pitch = whole ? length : pitch;
-  box.skew = in_pixels ? 0 : static_cast<int>(reinterpret_cast<uintptr_t>(box.global) / sizeof(T)) & (kSector<T> - 1);
-  box.skew_row = whole || in_pixels ? 0 : static_cast<int>(box.row & (kSector<T> - 1));
+  box.start = in_pixels ? 0 : static_cast<int>(reinterpret_cast<uintptr_t>(box.global) / sizeof(T)) & (kSector<T> - 1);
   return box;
 }
 
@@ -93,14 +109,14 @@ template <class T>
 __device__ __forceinline__ void load_box(T* tile, const Box<const T>& box, const T* begin, const T* end) {
   constexpr int N = kVectorLength<T>;
   if (box.rows <= 0 || box.length <= 0) return;
-  const int vectors = (box.length + 2 * kSector<T> - 2) / kSector<T> * (kSector<T> / N);
+  const int vectors = box.vectors();
   for (int i = threadIdx.x; i < box.rows * vectors; i += kThreads) {
     const int r = box.rows == 1 ? 0 : i / vectors, v = i - r * vectors;
-    const int skew = (box.skew + r * box.skew_row) & (kSector<T> - 1);
-    const int last_sector = (skew + box.length - 1) / kSector<T>;
-    if (v * N >= (last_sector + 1) * kSector<T>) continue;
-    const T* from = box.global + r * box.row + box.offset(v * N - skew);
-    T* to = tile + r * box.pitch + v * N;
+    const int start = box.at(r), at = start / kSector<T> * kSector<T> + v * N;
+    const int last_sector = (start + box.length - 1) / kSector<T>;
+    if (at >= (last_sector + 1) * kSector<T>) continue;
+    const T* from = box.global + r * box.row + box.offset(at - start);
+    T* to = tile + at;
     if (from >= begin && from + N <= end) {
       cp_async<16>(to, from);
     } else {
@@ -114,11 +130,11 @@ __device__ __forceinline__ void load_box(T* tile, const Box<const T>& box, const
 template <class T>
 __device__ __forceinline__ void store_box(const T* tile, const Box<T>& box) {
   constexpr int N = kVectorLength<T>;
-  const int vectors = (box.length + kSector<T> - 1 + N - 1) / N;
+  const int vectors = box.vectors();
   for (int i = threadIdx.x; i < box.rows * vectors; i += kThreads) {
     const int r = box.rows == 1 ? 0 : i / vectors, v = i - r * vectors;
-    const int first = v * N - ((box.skew + r * box.skew_row) & (kSector<T> - 1));
-    const T* from = tile + r * box.pitch + v * N;
+    const int start = box.at(r), at = start / kSector<T> * kSector<T> + v * N, first = at - start;
+    const T* from = tile + at;
     T* to = box.global + r * box.row;
     if (first >= 0 && first + N <= box.length) {
       store_vector(to + box.offset(first), load_vector<N>(from));
@@ -144,8 +160,8 @@ inline int64_t power_of_two_from(int64_t a) {
 template <class T, class F>
 bool make_tiling(const Upfirdn2dParams& p, int64_t rows, int64_t columns, Tiling& t) {
   const int64_t inner = p.channels_last ? p.channels : 1, images = p.samples * p.channels / inner;
-  const bool in_pixels =
-      inner > kChannels && inner % kVectorLength<T> == 0 && is_aligned(p.x, 16) && is_aligned(p.y, 16);
+  const bool in_pixels = inner > kChannels && inner % kVectorLength<T> == 0 && is_aligned(p.x, kVectorBytes) &&
+                         is_aligned(p.y, kVectorBytes);
   const int64_t channels = in_pixels ? kChannels : inner;
   const int64_t before = (F::up - p.height.padding % F::up) % F::up, height = p.height.out + before;
   columns = ceil_div(p.width.out, ceil_div(p.width.out, columns));
@@ -156,14 +172,21 @@ bool make_tiling(const Upfirdn2dParams& p, int64_t rows, int64_t columns, Tiling
 
   const int64_t rows_in = (rows - F::run) * F::down / F::up + F::window;
   const int64_t columns_in = ceil_div((columns - 1) * F::down, F::up) + F::reach;
-  const int64_t pitch_in = round_up(columns_in * channels + kSector<T> - 1, kSector<T>);
-  const int64_t pitch_out = round_up(columns * channels + kSector<T> - 1, kSector<T>);
-  // Its phases of down start in banks of their own.
+  // Rows keep apart by what aligns them, and advance over boundaries as they do in global memory.
+  const auto pitch_of = [&](int64_t length, int64_t width) {
+    return in_pixels ? length : round_up(length + 2 * kSector<T> - 2, kSector<T>) + width * inner % kSector<T>;
+  };
+  const int64_t pitch_in = pitch_of(columns_in * channels, p.width.in);
+  const int64_t pitch_out = pitch_of(columns * channels, p.width.out);
+  // What lies between the passes: phases of down start in banks of their own.
   const int64_t middle = round_up(ceil_div(columns_in, F::down), kWarpSize) + (F::down > 1 ? kWarpSize / F::down : 0);
+  const auto elements_in = [&](int64_t together) {
+    return round_up(pitch_in * (together > 1 ? together * p.height.in : rows_in), kSector<T>);
+  };
+  const auto elements_out = [&](int64_t together) { return round_up(pitch_out * rows * together, kSector<T>); };
   const auto bytes = [&](int64_t together) {
-    const int64_t in = pitch_in * (together > 1 ? together * p.height.in : rows_in), out = pitch_out * rows * together;
     const int64_t between = F::separable ? together * rows * F::down * middle * channels : 0;
-    return (in + out) * sizeof(T) + between * sizeof(accumulate_t<T>);
+    return (elements_in(together) + elements_out(together)) * sizeof(T) + between * sizeof(accumulate_t<T>);
   };
   // Small planes share a block.
   const int64_t work = columns * rows / F::run;
@@ -191,8 +214,8 @@ bool make_tiling(const Upfirdn2dParams& p, int64_t rows, int64_t columns, Tiling
   t.pitch_in = static_cast<int>(pitch_in);
   t.pitch_out = static_cast<int>(pitch_out);
   t.pitch_middle = static_cast<int>(middle);
-  t.elements_in = static_cast<int>(pitch_in * (together > 1 ? together * p.height.in : rows_in));
-  t.elements_out = static_cast<int>(pitch_out * rows * together);
+  t.elements_in = static_cast<int>(elements_in(together));
+  t.elements_out = static_cast<int>(elements_out(together));
   return true;
 }
 
@@ -224,4 +247,4 @@ bool make_tiling(const Upfirdn2dParams& p, Tiling& best) {
   return least < none;
 }
 
-}  // namespace ganops
+}  // namespace ganops::upfirdn

@@ -63,24 +63,33 @@ __device__ __forceinline__ C tap(const FirFilter& f, bool flip, int64_t y, int64
   return f.separable ? taps[y] * taps[x] : taps[y * f.width + x];
 }
 
-// Four codes of a row, from code column `first` on, whatever its sign: what lies beyond the edges counts as clamped.
-__device__ __forceinline__ unsigned read_four_codes(const FilteredLreluParams& p, int64_t plane, int64_t row,
-                                                    int64_t first) {
-  constexpr unsigned kOutside = 0xaa;
+// A byte of a row of codes. What lies beyond the edges counts as clamped.
+__device__ __forceinline__ uint32_t code_byte(const FilteredLreluParams& p, int64_t plane, int64_t row, int64_t byte) {
+  constexpr uint32_t kOutside = 0xaa;
   static_assert(static_cast<int>(Code::clamped) == 2, "kOutside repeats the code of a clamped sample");
   const int64_t row_bytes = (p.codes_width + kCodesPerByte - 1) / kCodesPerByte;
-  const int64_t byte = first >= 0 ? first / kCodesPerByte : -((kCodesPerByte - 1 - first) / kCodesPerByte);
+  if (row < 0 || row >= p.codes_height || byte < 0 || byte >= row_bytes) return kOutside;
+  const uint32_t codes = p.read_codes[(plane * p.codes_height + row) * row_bytes + byte];
+  const int64_t there = p.codes_width - byte * kCodesPerByte;
+  const uint32_t mask = there < kCodesPerByte ? (1u << kCodeBits * there) - 1 : 0xff;
+  return (codes & mask) | (kOutside & ~mask);
+}
+
+// As many codes as fill these bytes, from code column `first` on, whatever its sign.
+template <int bytes>
+__device__ __forceinline__ uint32_t codes_from(const FilteredLreluParams& p, int64_t plane, int64_t row,
+                                               int64_t first) {
+  int64_t byte = first >= 0 ? first / kCodesPerByte : -((kCodesPerByte - 1 - first) / kCodesPerByte);
   const int shift = static_cast<int>(first - byte * kCodesPerByte) * kCodeBits;
-  const auto read = [&](int64_t b) {
-    if (row < 0 || row >= p.codes_height || b < 0 || b >= row_bytes) return kOutside;
-    const unsigned codes = p.read_codes[(plane * p.codes_height + row) * row_bytes + b];
-    const int64_t there = p.codes_width - b * kCodesPerByte;
-    const unsigned mask = there < kCodesPerByte ? (1u << kCodeBits * there) - 1 : 0xff;
-    return (codes & mask) | (kOutside & ~mask);
-  };
-  unsigned both = read(byte);
-  if (shift) both |= read(byte + 1) << 8;
-  return both >> shift & 0xff;
+  uint32_t codes = 0, both = code_byte(p, plane, row, byte);
+  GANOPS_UNROLL
+  for (int i = 0; i < bytes; i++) {
+    byte++;
+    if (shift || i + 1 < bytes) both |= code_byte(p, plane, row, byte) << 8;
+    codes |= (both >> shift & 0xff) << 8 * i;
+    both >>= 8;
+  }
+  return codes;
 }
 
 // The kernel for any filters and factors. A block makes a tile of the output, a thread one sample of it. The activated
@@ -144,7 +153,7 @@ __global__ void __launch_bounds__(kDirectThreads, 2)
       for (int item = threadIdx.x; item < kPieceHeight * kFours; item += kDirectThreads) {
         const int row = item / kFours, column = item % kFours * kCodesPerByte;
         const int64_t y = piece_y + row, x = piece_x + column;
-        unsigned byte = p.read_codes ? read_four_codes(p, plane, y + p.codes_y, x + p.codes_x) : 0;
+        unsigned byte = p.read_codes ? codes_from<1>(p, plane, y + p.codes_y, x + p.codes_x) : 0;
         for (int i = 0; i < kCodesPerByte; i++) {
           C v = 0;
           if (y < end_y && x + i < end_x) {

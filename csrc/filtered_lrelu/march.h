@@ -56,6 +56,13 @@ struct RawRows {
   }
 };
 
+// Tap (y, x) of a full filter, in the order of a correlation.
+template <int taps, class C>
+__device__ __forceinline__ C full_tap(const FirFilter& f, bool flip, int y, int x) {
+  const int i = y * taps + x;
+  return static_cast<const C*>(f.data)[flip ? i : taps * taps - 1 - i];
+}
+
 // A thread's registers on its way down a column.
 template <class M, class C>
 struct MarchColumn {
@@ -77,7 +84,7 @@ struct MarchColumn {
           GANOPS_UNROLL
           for (int s = 0; s < kWindow; s++)
             up_taps[(t * kUp + q) * kWindow + s] =
-                tap<C>(p.fu, p.flip_filter, kUp - 1 - q + t * kUp, kUp - 1 - phase + s * kUp);
+                full_tap<M::kUpTaps, C>(p.fu, p.flip_filter, kUp - 1 - q + t * kUp, kUp - 1 - phase + s * kUp);
         }
       }
     } else {
@@ -193,10 +200,11 @@ __global__ void __launch_bounds__(March<index>::kColumns, March<index>::kSpec.bl
   GANOPS_SHARED(InVector, widened_strips, [M::kUpFull ? 1 : M::kInRows * M::kUpRowPitch / M::kInStrip]);
   GANOPS_SHARED(OutVector, lowered_strips, [M::kLowRows * M::kDownRowPitch / M::kOutStrip]);
   GANOPS_SHARED(OutVector, partial_strips, [M::kDownFull ? 2 * M::kOutRows * M::kOutColumns / M::kOutStrip : 1]);
-  GANOPS_SHARED(uint8_t, codes, [M::kUpRows][M::kCodePitch]);
+  GANOPS_SHARED(uint32_t, code_words, [M::kUpRows][M::kCodePitch / sizeof(uint32_t)]);
   T* raw = &raw_pieces[0][0];
   C *input = &input_strips[0][0], *widened = &widened_strips[0][0], *lowered = &lowered_strips[0][0];
   C* partial = &partial_strips[0][0];
+  auto& codes = reinterpret_cast<uint8_t (&)[M::kUpRows][M::kCodePitch]>(code_words);
 
   const int thread = threadIdx.x;
   const MarchBlock b = MarchBlock::of(p, grid, M{});
@@ -215,7 +223,8 @@ __global__ void __launch_bounds__(March<index>::kColumns, March<index>::kSpec.bl
     for (int y = 0; y < kTapsY; y++) {
       GANOPS_UNROLL
       for (int t = 0; t < kTapsX; t++)
-        full_taps[y * kTapsX + t] = tap<C>(p.fd, p.flip_filter, y, half - M::kLead + 2 * (t + shift));
+        full_taps[y * kTapsX + t] =
+            full_tap<M::kDownTaps, C>(p.fd, p.flip_filter, y, half - M::kLead + 2 * (t + shift));
     }
     GANOPS_UNROLL
     for (C& sum : full_sums) sum = C(0);
@@ -231,22 +240,27 @@ __global__ void __launch_bounds__(March<index>::kColumns, March<index>::kSpec.bl
     for (int row = thread / kWarpSize; row < M::kInRows; row += kWarps) {
       const int64_t y = b.in_y + step * M::kInRows + row;
       const bool inside = y >= 0 && y < p.height;
-      const T* from = p.channels_last ? rows.x + b.in.plane + (y * p.width + b.in_x) * b.in.step
-                                      : raw + row * kRawPitch + rows.row_shift(y);
+      const T* pixels = rows.x + b.in.plane + (y * p.width + b.in_x) * b.in.step;
+      const T* fetched = raw + row * kRawPitch + rows.row_shift(y);
       for (int c = thread % kWarpSize; c < M::kInPitch; c += kWarpSize) {
         C value = C(0);
-        if (inside && c >= b.in_begin && c < b.in_end) value = (widen(from[c * b.in.step]) + bias) * gain;
+        if (inside && c >= b.in_begin && c < b.in_end) {
+          // Not a pointer to either: the compiler has to know that it reads shared memory.
+          const C read = p.channels_last ? widen(pixels[c * b.in.step]) : widen(fetched[c]);
+          value = (read + bias) * gain;
+        }
         input[row * M::kInPitch + c] = value;
       }
     }
   };
 
   const auto read_codes = [&](int step) {
-    for (int item = thread; item < M::kUpRows * M::kCodeBytes; item += M::kColumns) {
-      const int row = item / M::kCodeBytes, byte = item % M::kCodeBytes;
+    constexpr int kBytes = sizeof(uint32_t), kWords = M::kCodeBytes / kBytes;
+    for (int item = thread; item < M::kUpRows * kWords; item += M::kColumns) {
+      const int row = item / kWords, word = item % kWords;
       const int64_t y = b.up_y - (M::kWindow - 1) * M::kUp + step * M::kUpRows + row + p.codes_y;
-      const int64_t x = b.up_x + byte * kCodesPerByte + p.codes_x;
-      codes[row][byte] = static_cast<uint8_t>(read_four_codes(p, b.plane, y, x));
+      const int64_t x = b.up_x + word * kBytes * kCodesPerByte + p.codes_x;
+      code_words[row][word] = codes_from<kBytes>(p, b.plane, y, x);
     }
   };
 

@@ -17,7 +17,7 @@ struct MarchSpec {
 constexpr MarchSpec kMarchSpecs[] = {
     {2, 12, false, 2, 12, false, 0, 128, 5},  // its own mirror in the backward pass
     {4, 24, false, 2, 12, false, 1, 128, 4},  // mirrored by the next
-    {2, 12, false, 4, 24, false, 1, 192, 3},  //
+    {2, 12, false, 4, 24, false, 1, 256, 2},  //
     {2, 12, false, 2, 12, true, 0, 128, 3},   // radial, mirrored by the last but one
     {4, 24, false, 2, 12, true, 1, 128, 3},   // radial, mirrored by the last
     {2, 12, true, 2, 12, false, 0, 128, 3},   //

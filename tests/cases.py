@@ -93,6 +93,7 @@ UPFIRDN2D = [
     Case("upfirdn2d", "upsample", {"x": (2, 3, 8, 9)}, {"f": BLUR, "up": 2, "padding": [2, 1, 2, 1], "gain": 4.0}),
     Case("upfirdn2d", "downsample", {"x": (2, 3, 16, 19)}, {"f": BLUR, "down": 2, "padding": 1}),
     Case("upfirdn2d", "separable", {"x": (1, 2, 20, 33)}, {"f": DOWN12, "padding": [6, 5], "flip_filter": True}),
+    Case("upfirdn2d", "separable-wide", {"x": (1, 2, 9, 141)}, {"f": DOWN12, "padding": [6, 5]}),
     Case("upfirdn2d", "separable-up", {"x": (1, 2, 9, 40)}, {"f": UP12, "up": 2, "padding": 5}),
     Case("upfirdn2d", "separable-up4", {"x": (1, 2, 9, 10)}, {"f": UP24, "up": 4, "padding": 11, "gain": 16.0}),
     Case("upfirdn2d", "separable-down", {"x": (1, 2, 30, 41)}, {"f": DOWN12, "down": 2, "padding": 5}),

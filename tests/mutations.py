@@ -75,9 +75,8 @@ MUTATIONS = [
     Mutation("copy before the tensor's start", TILES, "from >= begin && from + N", "from + N"),
     Mutation("pitch of another array", FIR, "% F::down) * t.pitch_middle", "% F::down) * t.pitch_in"),
     Mutation("last row of a tile skipped", FIR, "slot < tile.rows_out * tile.images", "slot + 1 < tile.rows_out"),
-    Mutation("zeros not put in at the side", FIR, "inside[i] ? widen(row[i * stride]) : C(0);", "widen(row[i]);"),
-    Mutation("rows beyond the image", FIR, "!inside || static_cast<unsigned>(y) >= static_cast<unsigned>(tile.rows_in)",
-             "!inside"),
+    Mutation("zeros not put in at the side", FIR, "!checked || inside[i] ? widen", "true ? widen"),
+    Mutation("rows beyond the image", FIR, "y + F::window <= rows)", "y + 1 <= rows)"),
     Mutation("phase off by one", FIR, "first_tap = first * F::up - start", "first_tap = first * F::up - start - 1"),
     Mutation("generic: no guard at the end", FIR, "if (image >= outer) return;", ""),
     Mutation("generic: flip swapped", FIR, "tap_x = p.flip_filter ? tap", "tap_x = !p.flip_filter ? tap"),
@@ -147,22 +146,22 @@ def errors_of_cases(op: str) -> Iterator[str]:
 
     cases = [case for case in CASES if case.op == op and "swish" not in case.name]
     for case in cases:
-        for dtype in (torch.float16, torch.float32):
-            for misaligned in (False, True) if op == "bias_act" else (False,):
-                memory_format = torch.channels_last if len(case.shapes["x"]) == 4 and dtype.itemsize == 2 else None
-                tensors = case.tensors(dtype, memory_format=memory_format or torch.contiguous_format)
-                if misaligned:
-                    x = tensors["x"].detach()
-                    tensors["x"] = torch.cat([x.flatten()[:1], x.flatten()])[1:].view(x.shape).requires_grad_()
-                exact = {name: t.detach().double().requires_grad_() for name, t in tensors.items()}
-                expected = results(case, exact, "reference")
-                try:
-                    actual = results(case, tensors, "simt")
-                except RuntimeError as error:
-                    yield f"{case}: {error}"
-                    continue
-                worst = max(relative_error(a, e) for a, e in zip(actual, expected, strict=True))
-                yield "" if worst <= 10 * TOLERANCE[dtype] else f"{case} in {dtype}: error {worst:.1e}"
+        for dtype, misaligned in ((torch.float16, False), (torch.float16, True), (torch.float32, False)):
+            planar = len(case.shapes["x"]) != 4 or misaligned or dtype.itemsize > 2
+            tensors = case.tensors(dtype, memory_format=torch.contiguous_format if planar else torch.channels_last)
+            if misaligned:
+                x = tensors["x"].detach()
+                tensors["x"] = torch.cat([x.flatten()[:1], x.flatten()])[1:].view(x.shape).requires_grad_()
+            exact = {name: t.detach().double().requires_grad_() for name, t in tensors.items()}
+            expected = results(case, exact, "reference")
+            try:
+                actual = results(case, tensors, "simt")
+            except RuntimeError as error:
+                yield f"{case}: {error}"
+                continue
+            found = [relative_error(a, e) for a, e in zip(actual, expected, strict=True)]
+            wrong = [error for error in found if not error <= 10 * TOLERANCE[dtype]]  # NaN is wrong
+            yield f"{case} in {dtype}: error {wrong[0]:.1e}" if wrong else ""
 
 
 def what_catches(library: Path, op: str) -> str:

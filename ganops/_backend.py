@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from . import _load
+from . import _gpu, _load
 from ._formats import like_format
 
 AUTO, REFERENCE = "auto", "reference"
@@ -23,7 +23,7 @@ _warned_slow: set[str] = set()
 
 def backends() -> dict[str, str]:
     """What can serve the operators on this machine: name -> "available", or the reason why it is not."""
-    return {REFERENCE: "available", **{device: _why_not(device) or "available" for device in NATIVE_DEVICES}}
+    return {REFERENCE: "available", **{device: why_not(device) or "available" for device in NATIVE_DEVICES}}
 
 
 @contextmanager
@@ -44,7 +44,7 @@ def backend(name: str) -> Iterator[None]:
     known = [AUTO, REFERENCE, *_namespaces]
     if name not in known:
         raise ValueError(f"name must be one of {', '.join(map(repr, known))}, got {name!r}")
-    reason = _why_not(name) if name in NATIVE_DEVICES else None
+    reason = why_not(name) if name in NATIVE_DEVICES else None
     if reason:
         raise RuntimeError(f"backend {name!r} is not available: {reason}")
     token = _chosen.set(name)
@@ -106,24 +106,23 @@ def is_reference() -> bool:
     return bool(chosen() == REFERENCE)
 
 
-def _has_kernel(device: str) -> bool:
-    return torch._C._dispatch_has_kernel_for_dispatch_key("ganops::bias_act", device.upper())
-
-
-def _why_not(device: str) -> str | None:
+def why_not(device: str, op: str = "bias_act") -> str | None:
+    """Why no compiled kernel serves ``op`` on this device; None if one does."""
     if _load.UNAVAILABLE:
         return _load.UNAVAILABLE
-    if not _has_kernel(device):
+    if not torch._C._dispatch_has_kernel_for_dispatch_key(f"ganops::{op}", device.upper()):
         return f"the compiled library has no {device.upper()} kernels"
-    if device == "cuda" and not torch.cuda.is_available():
+    if device != "cuda":
+        return None
+    if not torch.cuda.is_available():
         built = torch.version.cuda is not None
         return "torch sees no GPU" if built else f"torch {torch.__version__} is a CPU build"
-    return None
+    return _gpu.why_unfit(torch.cuda.get_device_capability(), _gpu.driver_version(), _gpu.build_info())
 
 
 @torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
 def _warn_if_slow(device: str) -> None:
-    reason = None if device in _warned_slow else _why_not(device)
+    reason = None if device in _warned_slow else why_not(device)
     _warned_slow.add(device)
     if reason:
         message = f"ganops runs in plain PyTorch on {device}, many times slower than its kernels: {reason}"

@@ -7,16 +7,21 @@ import warnings
 import torch
 
 
+def find() -> str | None:
+    """The path of the compiled library, if there is one."""
+    found = sorted(glob.glob(os.path.join(os.path.dirname(__file__), "_C.*")))
+    return next((path for path in found if path.endswith((".so", ".pyd", ".dylib"))), None)
+
+
 def _load() -> str | None:
     """None if the kernels are loaded, else the reason why not."""
-    found = sorted(glob.glob(os.path.join(os.path.dirname(__file__), "_C.*")))
-    libraries = [path for path in found if path.endswith((".so", ".pyd", ".dylib"))]
-    if not libraries:
+    library = find()
+    if library is None:
         return "this installation has no compiled kernels (built with GANOPS_BUILD=reference, or not built)"
     try:
-        torch.ops.load_library(libraries[0])  # type: ignore[no-untyped-call]
+        torch.ops.load_library(library)  # type: ignore[no-untyped-call]
     except OSError as error:
-        reason = f"{os.path.basename(libraries[0])} does not load beside torch {torch.__version__}: {error}"
+        reason = f"{os.path.basename(library)} does not load beside torch {torch.__version__}: {error}"
         warnings.warn(f"ganops falls back to plain PyTorch: {reason}", RuntimeWarning, stacklevel=3)
         return reason
     return None

@@ -93,6 +93,7 @@ UPFIRDN2D = [
     Case("upfirdn2d", "upsample", {"x": (2, 3, 8, 9)}, {"f": BLUR, "up": 2, "padding": [2, 1, 2, 1], "gain": 4.0}),
     Case("upfirdn2d", "downsample", {"x": (2, 3, 16, 19)}, {"f": BLUR, "down": 2, "padding": 1}),
     Case("upfirdn2d", "separable", {"x": (1, 2, 20, 33)}, {"f": DOWN12, "padding": [6, 5], "flip_filter": True}),
+    Case("upfirdn2d", "separable-wide", {"x": (1, 2, 9, 141)}, {"f": DOWN12, "padding": [6, 5]}),
     Case("upfirdn2d", "separable-up", {"x": (1, 2, 9, 40)}, {"f": UP12, "up": 2, "padding": 5}),
     Case("upfirdn2d", "separable-up4", {"x": (1, 2, 9, 10)}, {"f": UP24, "up": 4, "padding": 11, "gain": 16.0}),
     Case("upfirdn2d", "separable-down", {"x": (1, 2, 30, 41)}, {"f": DOWN12, "down": 2, "padding": 5}),
@@ -114,24 +115,25 @@ UPFIRDN2D = [
 ]
 
 _SG3 = {"gain": 2.0**0.5, "slope": 0.2, "clamp": 256.0}
+# Paddings of both parities: what StyleGAN3's layers have, for which there are kernels of their own, and others.
 FILTERED_LRELU = [
     Case(
         "filtered_lrelu",
         "up2-down2",
         {"x": (2, 3, 20, 22), "b": (3,)},
-        {"fu": UP12, "fd": DOWN12, "up": 2, "down": 2, "padding": [9, 8, 10, 7], **_SG3},
+        {"fu": UP12, "fd": DOWN12, "up": 2, "down": 2, "padding": [9, 8, 11, 6], **_SG3},
     ),
     Case(
         "filtered_lrelu",
         "up4-down2",
         {"x": (1, 3, 15, 14), "b": (3,)},
-        {"fu": UP24, "fd": DOWN12, "up": 4, "down": 2, "padding": [15, 16, 17, 14], **_SG3, "clamp": 1.5},
+        {"fu": UP24, "fd": DOWN12, "up": 4, "down": 2, "padding": [14, 17, 18, 13], **_SG3, "clamp": 1.5},
     ),
     Case(
         "filtered_lrelu",
         "up2-down4",
         {"x": (1, 3, 20, 18), "b": (3,)},
-        {"fu": UP12, "fd": UP24, "up": 2, "down": 4, "padding": 17, **_SG3, "flip_filter": True},
+        {"fu": UP12, "fd": UP24, "up": 2, "down": 4, "padding": [18, 17, 16, 19], **_SG3, "flip_filter": True},
     ),
     Case(
         "filtered_lrelu",
@@ -143,19 +145,25 @@ FILTERED_LRELU = [
         "filtered_lrelu",
         "up2-radial-down2",
         {"x": (1, 3, 20, 22), "b": (3,)},
-        {"fu": UP12, "fd": RADIAL12, "up": 2, "down": 2, "padding": [9, 8, 10, 7], **_SG3},
+        {"fu": UP12, "fd": RADIAL12, "up": 2, "down": 2, "padding": [9, 8, 11, 6], **_SG3},
     ),
     Case(
         "filtered_lrelu",
         "up4-radial-down2",
         {"x": (1, 2, 12, 13), "b": (2,)},
-        {"fu": UP24, "fd": RADIAL12, "up": 4, "down": 2, "padding": 16, **_SG3, "flip_filter": True},
+        {"fu": UP24, "fd": RADIAL12, "up": 4, "down": 2, "padding": 18, **_SG3, "flip_filter": True},
+    ),
+    Case(
+        "filtered_lrelu",
+        "shifted",
+        {"x": (1, 2, 9, 11), "b": (2,)},
+        {"fu": UP12, "fd": DOWN12, "up": 2, "down": 2, "padding": [10, 8, 9, 7], **_SG3},
     ),
     Case(
         "filtered_lrelu",
         "radial-up2",
         {"x": (1, 2, 12, 13), "b": (2,)},
-        {"fu": RADIAL12, "fd": DOWN12, "up": 2, "down": 2, "padding": 10},
+        {"fu": RADIAL12, "fd": DOWN12, "up": 2, "down": 2, "padding": 11},
     ),
     Case("filtered_lrelu", "to-rgb", {"x": (2, 3, 9, 8), "b": (3,)}, {"gain": 1.0, "slope": 1.0, "clamp": 256.0}),
     Case(
@@ -172,7 +180,7 @@ FILTERED_LRELU = [
         "filtered_lrelu",
         "wide",
         {"x": (1, 1, 6, 700), "b": (1,)},
-        {"fu": UP12, "fd": DOWN12, "up": 2, "down": 2, "padding": [9, 8, 10, 7]},
+        {"fu": UP12, "fd": DOWN12, "up": 2, "down": 2, "padding": [9, 8, 11, 6]},
     ),
     Case(
         "filtered_lrelu",

@@ -1,5 +1,6 @@
 import os
-from collections.abc import Iterator
+import zlib
+from collections.abc import Generator, Iterator
 
 # oneDNN trusts a processor's AMX flag even where a virtual machine does not let AMX run; set before torch is imported.
 os.environ.setdefault("ONEDNN_MAX_CPU_ISA", "AVX512_CORE_FP16")
@@ -7,6 +8,7 @@ os.environ.setdefault("ONEDNN_MAX_CPU_ISA", "AVX512_CORE_FP16")
 import hypothesis
 import pytest
 import torch
+from simt_ops import emulated_ops
 
 import ganops
 
@@ -20,15 +22,41 @@ torch.use_deterministic_algorithms(True)
 torch.utils.deterministic.fill_uninitialized_memory = True
 
 AVAILABLE = [name for name, state in ganops.backends().items() if state == "available"]
+# The CUDA kernels on the emulator, which checks every access. Tests marked "emulated" run on it, one schedule each.
+SIMT = "simt"
+ORDERS = ("forward", "reverse", "random")
 
 
 def pytest_report_header() -> list[str]:
     return [f"ganops backend {name}: {state}" for name, state in ganops.backends().items()]
 
 
-@pytest.fixture(scope="module", params=AVAILABLE)
+def runs_on_simt(item: pytest.Item) -> bool:
+    return isinstance(item, pytest.Function) and hasattr(item, "callspec") and item.callspec.params.get("impl") == SIMT
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    items[:] = [item for item in items if not runs_on_simt(item) or item.get_closest_marker("emulated")]
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call(item: pytest.Item) -> Generator[None, None, None]:
+    if not runs_on_simt(item):
+        return (yield)
+    emulator = emulated_ops(SIMT)
+    seed = zlib.crc32(item.name.encode())
+    emulator.configure(ORDERS[seed % len(ORDERS)], seed)
+    emulator.clear()
+    result = yield
+    assert [str(diagnostic) for diagnostic in emulator.diagnostics()] == []
+    return result
+
+
+@pytest.fixture(scope="module", params=[*AVAILABLE, SIMT])
 def impl(request: pytest.FixtureRequest) -> str:
     """The name of an implementation that this machine has."""
+    if request.param == SIMT:
+        emulated_ops(SIMT)
     return request.param
 
 

@@ -6,12 +6,14 @@ are made from, so a second call with the same sources costs a few milliseconds.
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import functools
 import hashlib
 import os
 import re
 import subprocess
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -53,18 +55,35 @@ def with_includes(source: Path) -> list[Path]:
     return sorted(found)
 
 
-def compile_object(source: Path, flags: Sequence[str]) -> Path:
+def compile_object(source: Path, flags: Sequence[str], overlay: Path | None = None) -> Path:
+    """The object of a source. Files of the folder ``overlay`` stand in for those of csrc with the same path."""
+    files = {path: path for path in with_includes(source)}
+    if overlay:
+        # The flag, which is part of the digest, is for those sources alone that the overlay changes.
+        changed = {CSRC / path.relative_to(overlay): path for path in overlay.glob("*/*")}
+        if files.keys() & changed.keys():
+            files.update({path: changed[path] for path in files.keys() & changed.keys()})
+            flags = [f"-I{overlay}", *flags, "-w"]
     digest = hashlib.sha256(repr((compiler_version(), list(flags))).encode())
-    for path in with_includes(source):
-        digest.update(str(path.relative_to(ROOT)).encode() + b"\0" + path.read_bytes())
+    for path, content in files.items():
+        digest.update(str(path.relative_to(ROOT)).encode() + b"\0" + content.read_bytes())
     result = CACHE / f"{source.stem}-{digest.hexdigest()[:16]}.o"
-    if not result.exists():
-        run_compiler([*flags, "-x", "c++", "-c", str(source)], result)
+    with locked(result):
+        if not result.exists():
+            run_compiler([*flags, "-x", "c++", "-c", str(files[source])], result)
     return result
 
 
+@contextlib.contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Of several processes that want to make a file, one does and the others wait."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.with_suffix(".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
 def run_compiler(arguments: Sequence[str], result: Path) -> None:
-    CACHE.mkdir(parents=True, exist_ok=True)
     unfinished = result.with_suffix(f".{os.getpid()}{result.suffix}")  # so that another process never sees half a file
     done = subprocess.run([compiler(), *arguments, "-o", str(unfinished)], capture_output=True, text=True)
     if done.returncode != 0:
@@ -81,6 +100,7 @@ def build(
     host_sources: Iterable[Path] = (),
     flags: Sequence[str] = (),
     link_flags: Sequence[str] = (),
+    overlay: Path | None = None,
 ) -> Path:
     """Builds a library of kernels and returns its path.
 
@@ -92,6 +112,7 @@ def build(
         host_sources: C++ sources without kernels, which need no checking.
         flags: further flags for the sources and the host sources.
         link_flags: further flags for the link.
+        overlay: a folder with changed files of csrc.
 
     Raises:
         RuntimeError: the compiler failed; the message holds what it printed.
@@ -105,10 +126,11 @@ def build(
     jobs += [(path.resolve(), [*COMMON, "-O1", *flags]) for path in host_sources]
     jobs += [(path.resolve(), kernel_flags) for path in sources]
     with ThreadPoolExecutor(JOBS) as pool:
-        objects = list(pool.map(lambda job: compile_object(*job), jobs))
+        objects = list(pool.map(lambda job: compile_object(*job, overlay), jobs))
     names = repr(([p.name for p in objects], list(link_flags)))
     library = CACHE / f"libsimt-{hashlib.sha256(names.encode()).hexdigest()[:16]}.so"
-    if not library.exists():
-        link = ["-shared", "-Wl,-Bsymbolic", "-Wl,-z,defs", *map(str, objects), *link_flags, "-ldl", "-lpthread"]
-        run_compiler(link, library)
+    with locked(library):
+        if not library.exists():
+            link = ["-shared", "-Wl,-Bsymbolic", "-Wl,-z,defs", *map(str, objects), *link_flags, "-ldl", "-lpthread"]
+            run_compiler(link, library)
     return library

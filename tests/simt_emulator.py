@@ -159,7 +159,18 @@ class Emulator:
 
     def launches(self) -> list[Launch]:
         """The launches since the last clear, in order."""
+        return self._named(self._records())
+
+    def diagnostics(self) -> list[Diagnostic]:
+        """What was wrong in the launches since the last clear."""
+        faulty = self._named([record for record in self._records() if record["diagnostics"]])
+        return [diagnostic for launch in faulty for diagnostic in launch.diagnostics]
+
+    def _records(self) -> list[dict[str, Any]]:
         records: list[dict[str, Any]] = json.loads(self.library.ganops_simt_report())
+        return records
+
+    def _named(self, records: list[dict[str, Any]]) -> list[Launch]:
         # A recorded pc is where a call returns to, so the call itself lies a byte before it.
         calls = [e["pc"] - 1 for r in records for e in r["diagnostics"] + r["accesses"] if e["pc"] is not None]
         frames = symbolise(self.path, [*calls, *(r["kernel"] for r in records)])
@@ -185,7 +196,3 @@ class Emulator:
                 launch.diagnostics.append(Diagnostic(kernel=kernel, location=location(entry.pop("pc")), **entry))
             launches.append(launch)
         return launches
-
-    def diagnostics(self) -> list[Diagnostic]:
-        """What was wrong in the launches since the last clear."""
-        return [diagnostic for launch in self.launches() for diagnostic in launch.diagnostics]

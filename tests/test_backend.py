@@ -171,7 +171,7 @@ def test_a_broken_library_is_reported(tmp_path: Path) -> None:
 
 def test_slow_path_warns_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(_backend, "_warned_slow", set())
-    monkeypatch.setattr(_backend, "_why_not", lambda device: "no kernels for it")
+    monkeypatch.setattr(_backend, "why_not", lambda device: "no kernels for it")
     with pytest.warns(RuntimeWarning, match="plain PyTorch on cuda, many times slower.*: no kernels for it") as caught:
         _backend._warn_if_slow("cuda")
         _backend._warn_if_slow("cuda")

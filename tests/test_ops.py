@@ -40,6 +40,7 @@ def assert_close(actual: list[Tensor], expected: list[Tensor], tolerance: float,
 CASES_IN_FORMATS = [(case, f) for case in CASES for f in FORMATS if len(case.shapes["x"]) == 4 or f == FORMATS[0]]
 
 
+@pytest.mark.emulated
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize(("case", "memory_format"), CASES_IN_FORMATS, ids=str)
 def test_values_and_formats(case: Case, dtype: torch.dtype, memory_format: torch.memory_format, forced, device) -> None:
@@ -61,7 +62,7 @@ def with_16_bit_normalisation(case: Case, dtype: torch.dtype) -> Case:
     return Case(case.op, case.name, case.shapes, {**case.options, "prenormalize": "max"})
 
 
-@pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=str)
+@pytest.mark.parametrize("dtype", [pytest.param(torch.float64, marks=pytest.mark.emulated), torch.float32], ids=str)
 @pytest.mark.parametrize("case", CASES, ids=str)
 def test_gradients(case: Case, dtype: torch.dtype, forced, device) -> None:
     tensors = case.tensors(dtype, device)
@@ -71,6 +72,7 @@ def test_gradients(case: Case, dtype: torch.dtype, forced, device) -> None:
     assert_close(actual, expected, TOLERANCE[dtype], (1, 10, 10, 10, 100))
 
 
+@pytest.mark.emulated
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
 @pytest.mark.parametrize("case", SMALL, ids=str)
 def test_gradients_in_16_bits(case: Case, dtype: torch.dtype, forced, device) -> None:
@@ -98,6 +100,7 @@ def test_gradcheck(case: Case, forced, device) -> None:
     torch.autograd.gradgradcheck(function, inputs, fast_mode=True)
 
 
+@pytest.mark.emulated
 @pytest.mark.parametrize("case", SMALL, ids=str)
 def test_any_strides(case: Case, forced, device) -> None:
     tensors = case.tensors(torch.float64, device)
@@ -124,6 +127,7 @@ def test_arguments_are_left_alone(case: Case, forced, device) -> None:
     assert all(torch.equal(case.options[k], v) for k, v in filters.items())
 
 
+@pytest.mark.emulated
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize("act", ["linear", "relu", "lrelu", "tanh", "sigmoid", "elu", "selu", "softplus"])
 def test_bias_act_special_values(act: str, dtype: torch.dtype, forced, device) -> None:
@@ -134,6 +138,7 @@ def test_bias_act_special_values(act: str, dtype: torch.dtype, forced, device) -
     torch.testing.assert_close(y, function(x.double()).clamp(-3, 3).to(dtype), equal_nan=True)
 
 
+@pytest.mark.emulated
 @pytest.mark.parametrize(
     "act", ["linear", "relu", "lrelu", "tanh", "sigmoid", "elu", "selu", "softplus", "swish", "gelu"]
 )
@@ -146,6 +151,7 @@ def test_clamped_outputs_have_no_gradient(act: str, forced, device) -> None:
     torch.testing.assert_close(dx[y.abs() < 0.5], exact[y.abs() < 0.5])
 
 
+@pytest.mark.emulated
 def test_filtered_lrelu_decides_by_the_sign_bit(forced, device) -> None:
     x = torch.tensor([0.0, -0.0, 3.0, -3.0, float("nan")], dtype=torch.float64, device=device)
     x = x.reshape(1, 1, 1, 5).requires_grad_()
@@ -155,6 +161,7 @@ def test_filtered_lrelu_decides_by_the_sign_bit(forced, device) -> None:
     assert dx.flatten().tolist()[:4] == [1.0, 0.5, 0.0, 0.5]
 
 
+@pytest.mark.emulated
 def test_nothing_but_the_support_reaches_an_output(forced, device) -> None:
     x = torch.zeros(1, 1, 9, 40, device=device)
     x[0, 0, 4, 20] = float("nan")

@@ -74,6 +74,7 @@ def planes(seed: int, dtype: torch.dtype, *shape: int) -> Array:
     return values.astype(np.float32).astype(np.float64) if dtype == torch.float32 else values
 
 
+@pytest.mark.emulated
 @given(size, size, filters(), st.tuples(factor, factor), st.tuples(factor, factor), pads, st.booleans(), dtypes, seeds)
 def test_upfirdn2d(impl, device, height, width, f, up, down, padding, flip, dtype, seed) -> None:
     x = planes(seed, dtype, 1, 2, height, width)
@@ -85,6 +86,7 @@ def test_upfirdn2d(impl, device, height, width, f, up, down, padding, flip, dtyp
     check(y, 1.5 * np.stack([[upfirdn2d(plane, f, *args) for plane in x[0]]]), dtype)
 
 
+@pytest.mark.emulated
 @given(size, size, filters(), filters(), factor, factor, pads, st.booleans(), st.floats(0.1, 2), dtypes, seeds)
 def test_filtered_lrelu(impl, device, height, width, fu, fd, up, down, padding, flip, clamp, dtype, seed) -> None:
     x, b = planes(seed, dtype, 1, 2, height, width), planes(seed + 1, dtype, 2)
@@ -115,6 +117,7 @@ def test_filtered_lrelu(impl, device, height, width, fu, fd, up, down, padding, 
     check(y, np.stack([expected]), dtype)
 
 
+@pytest.mark.emulated
 @given(
     st.integers(1, 3),
     st.integers(1, 4),
@@ -179,6 +182,7 @@ ACTIVATIONS = {
 }
 
 
+@pytest.mark.emulated
 @pytest.mark.parametrize("act", ACTIVATIONS)
 @given(st.lists(st.integers(1, 6), min_size=1, max_size=5), st.data(), dtypes, seeds)
 def test_bias_act(impl, device, act, shape, data, dtype, seed) -> None:

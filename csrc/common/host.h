@@ -76,17 +76,27 @@ inline Tensor new_image(const Tensor& x, int64_t height, int64_t width, MemoryFo
   return torch::stable::empty({size, 4}, x.scalar_type(), std::nullopt, x.device(), std::nullopt, format);
 }
 
-// The stream on which kernels for x's device run; null on a CPU.
-inline void* stream_of([[maybe_unused]] const Tensor& x) {
-#if !defined(GANOPS_CUDA)
-  return nullptr;
-#elif TORCH_FEATURE_VERSION >= TORCH_VERSION_2_13_0
-  return x.is_cpu() ? nullptr : torch::stable::accelerator::getCurrentStream(x.get_device_index()).nativeHandle();
-#else
-  void* stream = nullptr;
-  if (!x.is_cpu()) TORCH_ERROR_CODE_CHECK(aoti_torch_get_current_cuda_stream(x.get_device_index(), &stream));
-  return stream;
+// The stream on which kernels for x's device run, null on a CPU. That device is the current one while this lives.
+struct Stream {
+  void* handle = nullptr;
+#ifdef GANOPS_CUDA
+  std::optional<torch::stable::accelerator::DeviceGuard> guard;
 #endif
+  operator void*() const { return handle; }
+};
+
+inline Stream stream_of([[maybe_unused]] const Tensor& x) {
+  Stream stream;
+#ifdef GANOPS_CUDA
+  if (x.is_cpu()) return stream;
+  stream.guard.emplace(x.get_device_index());
+#if defined(TORCH_VERSION_2_13_0) && TORCH_FEATURE_VERSION >= TORCH_VERSION_2_13_0
+  stream.handle = torch::stable::accelerator::getCurrentStream(x.get_device_index()).nativeHandle();
+#else
+  TORCH_ERROR_CODE_CHECK(aoti_torch_get_current_cuda_stream(x.get_device_index(), &stream.handle));
+#endif
+#endif
+  return stream;
 }
 
 inline const void* data_or_null(const std::optional<Tensor>& t) {

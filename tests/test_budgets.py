@@ -1,0 +1,104 @@
+"""No kernel costs more than what is recorded in budgets.json, as nvcc and the emulator see it."""
+
+from __future__ import annotations
+
+import nvcc
+import pytest
+from budgets import CALLS, GPUS, Gpu, count, key, occupancy, recorded
+
+ROUNDING = 0.001  # of the recorded figures
+MOST_SECTORS, MOST_WAVEFRONTS = 1.10, 1.10
+
+needs_nvcc = pytest.mark.skipif(nvcc.missing() is not None, reason=str(nvcc.missing()))
+
+
+@needs_nvcc
+def test_compiled_kernels_keep_to_their_budgets() -> None:
+    known, worse, found = recorded()["compiled"], [], set()
+    for instance in nvcc.instances():
+        name = key(instance)
+        found.add(name)
+        budget = known.get(name, {}).get(instance.architecture)
+        if budget is None:
+            worse.append(f"{name} on {instance.architecture} has no budget")
+            continue
+        figures = {"registers": instance.registers, "stack": instance.stack, "spills": instance.spills}
+        worse += [
+            f"{name} on {instance.architecture}: {what} {value}, recorded {budget[what]}"
+            for what, value in figures.items()
+            if value > budget[what]
+        ]
+        if budget["wide_loads"] and not instance.has_wide_loads:
+            worse.append(f"{name} on {instance.architecture} lost its 16-byte loads")
+    worse += [f"{name} is recorded but no more" for name in known.keys() - found]
+    assert not worse, "\n".join(worse) + "\npython tests/budgets.py --record makes today's figures the recorded ones"
+
+
+def test_recorded_kernels_have_no_stack_and_no_spills() -> None:
+    bad = {
+        (name, architecture)
+        for name, architectures in recorded()["compiled"].items()
+        for architecture, figures in architectures.items()
+        if figures["stack"] or figures["spills"]
+    }
+    assert not bad
+
+
+def test_16_bit_kernels_for_aligned_data_load_16_bytes_at_a_time() -> None:
+    """Kernels that the networks' aligned 16-bit tensors reach; those with one element a thread are for the others."""
+    known = recorded()["compiled"]
+    for name in {counted.split(": ", 1)[1] for counted in recorded()["counted"]}:
+        matching = [figures for full, figures in known.items() if full.endswith(f": {name}")]
+        assert matching, name
+        for figures in matching:
+            assert all(of["wide_loads"] for of in figures.values()), name
+
+
+@pytest.mark.parametrize("call", CALLS)
+def test_counted_figures_keep_to_their_budgets(call: str) -> None:
+    known, worse = recorded()["counted"], []
+    for number, counted in enumerate(count(call)):
+        name = f"{call} #{number}: {counted.kernel}"
+        assert name in known, f"{name} has no budget: python tests/budgets.py --record"
+        assert not counted.launch.diagnostics
+        for what, budget in known[name].items():
+            value = getattr(counted, what)
+            if value > budget + ROUNDING:
+                worse.append(f"{name}: {what} {value:.3f}, recorded {budget:.3f}")
+    assert not worse, "\n".join(worse)
+
+
+@pytest.mark.parametrize(
+    ("gpu", "registers", "shared_bytes", "threads", "expected"),
+    [
+        # Blocks by hand: 64 warps, 65536 registers, and 1 KiB of shared memory kept for each block.
+        (GPUS[0], 32, 0, 256, 1.0),
+        (GPUS[0], 40, 0, 256, 6 * 8 / 64),
+        (GPUS[0], 255, 0, 128, 2 * 4 / 64),
+        (GPUS[0], 32, 48 * 1024, 128, 3 * 4 / 64),
+        (GPUS[1], 32, 48 * 1024, 128, 4 * 4 / 64),
+        (GPUS[0], 16, 0, 32, 32 / 64),
+    ],
+)
+def test_occupancy_is_that_of_the_published_limits(
+    gpu: Gpu, registers: int, shared_bytes: int, threads: int, expected: float
+) -> None:
+    assert occupancy(gpu, registers, shared_bytes, threads) == expected
+
+
+def test_readable_names_agree_between_compilers() -> None:
+    by_nvcc = "void ganops::(anonymous namespace)::tiled<__half, ganops::Fir<(int)1, (bool)0> >(ganops::Params)"
+    by_gcc = "ganops::tiled<ganops::half_t, ganops::Fir<1, 0> >"
+    assert nvcc.readable_name(by_nvcc) == nvcc.readable_name(by_gcc) == "tiled<half_t, Fir<1, 0>>"
+
+
+def test_instructions_are_counted_by_kind_and_width() -> None:
+    sass = """
+        /*0010*/                   LDG.E.128.CONSTANT R4, [R2.64] ;   /* 0x0 */
+        /*0020*/              @!P0 LDG.E.U16 R4, [R2.64] ;            /* 0x0 */
+        /*0030*/                   LDGSTS.E.BYPASS.128 [R4], [R6] ;   /* 0x0 */
+        /*0040*/               @P1 HMMA.16816.F32 R8, R4, R6, R8 ;    /* 0x0 */
+        /*00a0*/                   STS [R4], R6 ;                     /* 0x0 */
+    """
+    counts = nvcc.count_instructions(sass)
+    assert counts == {"LDG.128": 1, "LDG.16": 1, "LDGSTS.128": 1, "HMMA": 1, "STS.32": 1}

@@ -1,4 +1,5 @@
-// The passes for filters of known sizes, in registers: float alone. Included once per instruction set: see common/isa.h.
+// The passes for filters of known sizes, in registers: float alone. Included once per instruction set: see
+// common/isa.h.
 namespace ganops::GANOPS_ISA {
 
 // Calls f(std::integral_constant<int, i>) for each i < n: a loop whose index is a constant in every turn.
@@ -34,7 +35,8 @@ struct Activation {
       const Vec<float> v = negative ? u * slope : u;
       const VecInt above = v >= bound, below = v <= -bound;
       if (codes) {
-        bytes = __builtin_convertvector((above | below) ? VecInt{} + static_cast<int>(Code::clamped) : -negative, VecByte);
+        bytes =
+            __builtin_convertvector((above | below) ? VecInt{} + static_cast<int>(Code::clamped) : -negative, VecByte);
         std::memcpy(codes, &bytes, sizeof(bytes));
       }
       return above ? bound : below ? -bound : v;  // NaN stays NaN
@@ -49,12 +51,12 @@ constexpr int floor_div(int a, int b) {
 
 // What a walk down one vector column reads and writes. A group is `up` rows of the upsampled image.
 struct Column {
-  const float* in;         // the first group's first input row
-  int64_t in_stride;       // from row to row
-  const int64_t* offset;   // of the taps along x, where the upsampling filter is full
-  uint8_t* codes;          // or null
-  float* out;              // lowered, or upsampled if the walk does not downsample
-  int64_t stride;          // of the rows of codes and out
+  const float* in;        // the first group's first input row
+  int64_t in_stride;      // from row to row
+  const int64_t* offset;  // of the taps along x, where the upsampling filter is full
+  uint8_t* codes;         // or null
+  float* out;             // lowered, or upsampled if the walk does not downsample
+  int64_t stride;         // of the rows of codes and out
   int64_t groups;
   const float *up_coef, *down_coef;  // up_coef: [taps_y][taps_x][up]
 };
@@ -146,10 +148,10 @@ void columns_fused(const Plan<float>& plan, const Tile<float>& t) {
     for (int64_t i = 0; i < t.columns; i += kLanes<float>) {
       const int64_t at = q * rows.phase_stride + i;
       const float* in = taps_x > 1 ? t.input + i : t.widened + at;
-      kWalks[t.y.lead % kLeads]({in, taps_x > 1 ? plan.in_rows.stride : rows.stride, offset,
-                                 has_codes ? t.codes + at : nullptr, out + at, rows.stride, t.y.groups, up_coef,
-                                 plan.down_coef.data()},
-                                activation);
+      kWalks[t.y.lead % kLeads](
+          {in, taps_x > 1 ? plan.in_rows.stride : rows.stride, offset, has_codes ? t.codes + at : nullptr, out + at,
+           rows.stride, t.y.groups, up_coef, plan.down_coef.data()},
+          activation);
     }
   }
 }
@@ -260,7 +262,7 @@ bool choose_fused(const FilteredLreluParams& p, Passes<float>& passes) {
                      p.fd.separable != full_down && p.fd.width == kTaps * down && p.fd.height == kTaps * down;
   if (!match) return false;
   passes.widen = widen_fused<up, kTaps>;
-  passes.columns = columns_fused<up, down, kTaps, full_up ? kTaps : 1, full_down ? 0 : kTaps * down, obey>;
+  passes.columns = columns_fused < up, down, kTaps, full_up ? kTaps : 1, full_down ? 0 : kTaps * down, obey > ;
   passes.narrow = narrow<kTaps * down, float>;
   if constexpr (full_down) passes.narrow = narrow_full<down, kTaps * down>;
   passes.fused = true;

@@ -139,18 +139,18 @@ struct Plan {
   FilteredLreluParams params;
   Axis x, y;
   KernelTraits kernels;
-  int64_t block;                                        // channels of a tile
-  int64_t tile_width, tile_height, tiles_x, tiles_y;    // of the output
-  TapTable<C> up_x, up_y, down_x, down_y;               // of separable filters
-  TapTable<C> up_full, down_full;                       // of full ones, x phases fastest
+  int64_t block;                                      // channels of a tile
+  int64_t tile_width, tile_height, tiles_x, tiles_y;  // of the output
+  TapTable<C> up_x, up_y, down_x, down_y;             // of separable filters
+  TapTable<C> up_full, down_full;                     // of full ones, x phases fastest
   std::vector<C> down_coef;
   bool symmetric;  // whether every row of fd reads the same backwards
 
   // Scratch memory: strides, and offsets of the buffers, in elements.
-  Rows in_rows, rows;          // of the input, and of all that has the upsampled image's width
-  int64_t in_stride;           // from one channel's input to the next one's
+  Rows in_rows, rows;  // of the input, and of all that has the upsampled image's width
+  int64_t in_stride;   // from one channel's input to the next one's
   int64_t out_phase_stride, out_stride;
-  int64_t margin;              // rows before and after the lowered image that a fused pass may write
+  int64_t margin;  // rows before and after the lowered image that a fused pass may write
   int64_t input, widened, upsampled, lowered, line, output, codes, codes_line, scratch;
 
   int64_t channel_blocks() const { return ceil_div(params.channels, block); }
@@ -229,7 +229,8 @@ void Plan<C>::cut(int64_t width, int64_t height) {
   widened = input + block * in_stride + kSlack;
   upsampled = widened + (params.fu.separable ? sy.in_count * rows.stride + kSlack : 0);
   lowered = upsampled + (fused_down ? 0 : rows_up * rows.stride + kSlack);
-  line = lowered + (sy.out_count + 2 * margin) * (params.fd.separable ? rows.stride : x.out_phases() * out_phase_stride) + kSlack;
+  line = lowered +
+         (sy.out_count + 2 * margin) * (params.fd.separable ? rows.stride : x.out_phases() * out_phase_stride) + kSlack;
   output = line + std::max({x.out_phases() * out_phase_stride, sx.in_count, block}) + kSlack;
   codes = output + block * out_stride + kSlack;
   codes_line = codes + ceil_div(rows_up * rows.stride, sizeof(C)) + kSlack;

@@ -70,7 +70,7 @@ MUTATIONS = [
     Mutation("no barrier between the passes", FIR, SYNC, "", 2),
     Mutation("no barrier before the store", FIR, SYNC, "", 3),
     Mutation("no wait for the copy", FIR, "cp_async_wait<0>();", ""),
-    Mutation("store over a row's end", TILES, "first + N <= box.length)", "first + N <= box.length + 1)"),
+    Mutation("store over a row's end", TILES, "first + N <= box.length)", "first < box.length)"),
     Mutation("copy over the tensor's end", TILES, "from + N <= end", "from < end"),
     Mutation("copy before the tensor's start", TILES, "from >= begin && from + N", "from + N"),
     Mutation("pitch of another array", FIR, "% F::down) * t.pitch_middle", "% F::down) * t.pitch_in"),

@@ -42,6 +42,11 @@ def same_device(name: str, value: Tensor, x: Tensor) -> None:
         raise ValueError(f"{name} must be on x's device {x.device}, got {value.device}")
 
 
+def has_shape(t: Tensor, *shapes: tuple[int, ...]) -> bool:
+    """Whether t has one of these shapes; element by element, as torch.compile can follow it."""
+    return any(t.ndim == len(s) and all(a == b for a, b in zip(t.shape, s, strict=True)) for s in shapes)
+
+
 def vector(name: str, value: Any, x: Tensor, length: int, what: str, same_dtype: bool = True) -> Tensor:
     b = tensor(name, value)
     if same_dtype and b.dtype != x.dtype:

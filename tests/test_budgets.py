@@ -7,7 +7,6 @@ import pytest
 from budgets import CALLS, GPUS, Gpu, count, key, occupancy, recorded
 
 ROUNDING = 0.001  # of the recorded figures
-MOST_SECTORS, MOST_WAVEFRONTS = 1.10, 1.10
 
 needs_nvcc = pytest.mark.skipif(nvcc.missing() is not None, reason=str(nvcc.missing()))
 
@@ -45,9 +44,9 @@ def test_recorded_kernels_have_no_stack_and_no_spills() -> None:
 
 
 def test_16_bit_kernels_for_aligned_data_load_16_bytes_at_a_time() -> None:
-    """Kernels that the networks' aligned 16-bit tensors reach; those with one element a thread are for the others."""
+    """Kernels for the networks' aligned 16-bit tensors; the generic one, for all other filters, goes by elements."""
     known = recorded()["compiled"]
-    for name in {counted.split(": ", 1)[1] for counted in recorded()["counted"]}:
+    for name in {counted.split(": ", 1)[1] for counted in recorded()["counted"]} - {"generic_kernel<half_t>"}:
         matching = [figures for full, figures in known.items() if full.endswith(f": {name}")]
         assert matching, name
         for figures in matching:

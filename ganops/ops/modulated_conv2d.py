@@ -214,7 +214,7 @@ def _check_input_gain(x: Tensor, value: Any) -> Tensor | None:
         return torch.tensor(_checks.number("input_gain", value), dtype=compute_dtype(x.dtype), device=x.device)
     input_gain = _checks.tensor("input_gain", value)
     n, channels = x.shape[:2]
-    if list(input_gain.shape) not in ([], [channels], [n, channels]):
+    if not _checks.has_shape(input_gain, (), (channels,), (n, channels)):
         wanted = f"a number, [{channels}] or [{n}, {channels}]"
         raise ValueError(f"input_gain must be {wanted}, got shape {list(input_gain.shape)}")
     _checks.same_device("input_gain", input_gain, x)
@@ -226,7 +226,7 @@ def _check_noise(x: Tensor, value: Any, height: int, width: int) -> Tensor | Non
         return None
     noise = _checks.tensor("noise", value)
     n = x.shape[0]
-    if list(noise.shape) not in ([n, 1, height, width], [1, 1, height, width], [height, width]):
+    if not _checks.has_shape(noise, (n, 1, height, width), (1, 1, height, width), (height, width)):
         wanted = f"[{n}, 1, {height}, {width}], [1, 1, {height}, {width}] or [{height}, {width}]"
         raise ValueError(f"noise must have shape {wanted}, got {list(noise.shape)}")
     _checks.same_device("noise", noise, x)

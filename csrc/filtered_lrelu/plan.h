@@ -62,6 +62,13 @@ inline Span span_of(const Axis& a, int64_t out_begin, int64_t out_count) {
   return s;
 }
 
+// The span of most groups when the output is cut into tiles of this size: the first one, or the last one, which also
+// takes the samples that no output needs.
+inline Span widest_span(const Axis& a, int64_t size) {
+  const Span first = span_of(a, 0, size), last = span_of(a, (ceil_div(a.out, size) - 1) * size, size);
+  return first.groups > last.groups ? first : last;
+}
+
 // Sums of products: for each phase, the offsets of values from a base, and their coefficients.
 template <class C>
 struct TapTable {
@@ -212,7 +219,7 @@ void Plan<C>::cut(int64_t width, int64_t height) {
   tile_height = height;
   tiles_x = ceil_div(x.out, width);
   tiles_y = ceil_div(y.out, height);
-  const Span sx = span_of(x, 0, width), sy = span_of(y, 0, height);
+  const Span sx = widest_span(x, width), sy = widest_span(y, height);
   in_rows = {x.in_phases(), ceil_div(sx.in_count, x.in_phases()), 0};
   in_rows.stride = in_rows.phases * in_rows.phase_stride;
   in_stride = sy.in_count * in_rows.stride;
@@ -229,8 +236,8 @@ void Plan<C>::cut(int64_t width, int64_t height) {
   widened = input + block * in_stride + kSlack;
   upsampled = widened + (params.fu.separable ? sy.in_count * rows.stride + kSlack : 0);
   lowered = upsampled + (fused_down ? 0 : rows_up * rows.stride + kSlack);
-  line = lowered +
-         (sy.out_count + 2 * margin) * (params.fd.separable ? rows.stride : x.out_phases() * out_phase_stride) + kSlack;
+  line = lowered + (height + 2 * margin) * (params.fd.separable ? rows.stride : x.out_phases() * out_phase_stride) +
+         kSlack;
   output = line + std::max({x.out_phases() * out_phase_stride, sx.in_count, block}) + kSlack;
   codes = output + block * out_stride + kSlack;
   codes_line = codes + ceil_div(rows_up * rows.stride, sizeof(C)) + kSlack;

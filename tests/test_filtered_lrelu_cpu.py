@@ -164,6 +164,16 @@ def test_special_values_spread_as_far_as_the_filters(name: str, special: float) 
     torch.testing.assert_close(ganops.filtered_lrelu(x, *arguments), expected, equal_nan=True, rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.parametrize("offset", [(-20, 0), (0, 30), (9, -9), (1, 1), (-2, 3)])
+def test_nothing_passes_where_there_are_no_codes(offset: tuple[int, int]) -> None:
+    """However far the codes lie from the image."""
+    x, codes = image(1, 1, 6, 6), torch.zeros(1, 1, 4, 1, dtype=torch.uint8)
+    arguments = (taps(3), taps(3), codes, 4, offset, 1, 1, (2, 2, 2, 2), 1.0, 0.2, False)
+    expected = reference.filtered_lrelu_grad(x, *arguments)
+    assert (expected == 0).all() == (max(map(abs, offset)) > 8)
+    torch.testing.assert_close(torch.ops.ganops.filtered_lrelu_grad(x, *arguments), expected)
+
+
 def test_zeros_keep_their_sign() -> None:
     """The slope goes by the sign bit: codes tell +0 from -0."""
     x = torch.tensor([0.0, -0.0, 1.0, -1.0]).reshape(1, 1, 1, 4)

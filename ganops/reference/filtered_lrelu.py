@@ -5,7 +5,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .bias_act import along_dim, clamp_with_zero_slope, compute_dtype
-from .upfirdn2d import upfirdn2d
+from .upfirdn2d import pad_or_crop, upfirdn2d
 
 NEGATIVE, CLAMPED = 1, 2  # the code of a sample that took the slope, or that hit the clamp; 0 otherwise
 SAMPLES_PER_BYTE = 4
@@ -86,7 +86,8 @@ def filtered_lrelu_grad(
     u = _upsample(x, fu, None, up, padding, flip_filter)
     code = torch.stack([codes >> 2 * i & 3 for i in range(SAMPLES_PER_BYTE)], dim=-1).flatten(3)[..., :codes_width]
     (left, top), (height, width) = offset, u.shape[2:]
-    code = F.pad(code, [-left, left + width - code.shape[3], -top, top + height - code.shape[2]], value=CLAMPED)
+    around = (-left, left + width - code.shape[3], -top, top + height - code.shape[2])
+    code = pad_or_crop(code, around, CLAMPED)
     v = torch.where(code == NEGATIVE, u * slope, u) * gain
     v = torch.where(code == CLAMPED, torch.zeros_like(v), v)
     return _downsample(v, fd, down, flip_filter).to(x.dtype)

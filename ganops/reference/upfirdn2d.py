@@ -9,6 +9,13 @@ from .bias_act import compute_dtype
 MIN_SEPARABLE_TAPS = 8
 
 
+def pad_or_crop(x: Tensor, padding: tuple[int, int, int, int], value: float = 0) -> Tensor:
+    """Pads, then crops where padding is negative: by more than x holds, too, which torch's pad refuses."""
+    x = F.pad(x, [max(p, 0) for p in padding], value=value)
+    left, right, top, bottom = (max(-p, 0) for p in padding)
+    return x[:, :, top : x.shape[2] - bottom, left : x.shape[3] - right]
+
+
 def upfirdn2d(
     x: Tensor,
     f: Tensor | None,
@@ -22,9 +29,7 @@ def upfirdn2d(
     n, c, h, w = x.shape
     y = x.to(compute_dtype(x.dtype))
     y = F.pad(y.reshape(n, c, h, 1, w, 1), [0, up[0] - 1, 0, 0, 0, up[1] - 1]).reshape(n, c, h * up[1], w * up[0])
-    y = F.pad(y, [max(p, 0) for p in padding])
-    left, right, top, bottom = (max(-p, 0) for p in padding)
-    y = y[:, :, top : y.shape[2] - bottom, left : y.shape[3] - right]
+    y = pad_or_crop(y, padding)
     if f is not None:
         f = f.to(y.dtype) if flip_filter else f.to(y.dtype).flip(list(range(f.ndim)))
         kernels = [f[None, :], f[:, None]] if f.ndim == 1 else [f]

@@ -1,6 +1,7 @@
 """Fused operators for the StyleGAN family."""
 
 from ._backend import backend, backends
+from ._weight_gradients import no_weight_gradients, weight_gradients_disabled
 from .ops.bias_act import bias_act
 from .ops.filtered_lrelu import filtered_lrelu
 from .ops.modulated_conv2d import modulated_conv2d
@@ -16,7 +17,9 @@ __all__ = [
     "filter2d",
     "filtered_lrelu",
     "modulated_conv2d",
+    "no_weight_gradients",
     "setup_filter",
     "upfirdn2d",
     "upsample2d",
+    "weight_gradients_disabled",
 ]

@@ -3,14 +3,15 @@
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from .. import _backend, _checks
 from .._backend import call
 from .._formats import memory_format
+from .._weight_gradients import skippable
 from ..reference import modulated_conv2d as reference
 from ..reference.bias_act import compute_dtype, keeps
+from ._convolution import Geometry, scaled_convolution
 from ._library import Operator, register
 from .bias_act import parse_activation, slope, sum_to_bias
 from .upfirdn2d import filter_taps
@@ -96,6 +97,7 @@ def modulated_conv2d(
     if prenormalize == "auto":
         prenormalize = "max" if x.dtype in (torch.float16, torch.bfloat16) else "none"
     args = (demodulate, prenormalize, noise, up, down, pads, f, flip_weight, input_gain, bias, *activation)
+    weight = skippable(weight)
     y: Tensor
     if _backend.is_reference():
         y = _backend.run_reference(reference.modulated_conv2d, x, weight, styles, *args)
@@ -134,12 +136,7 @@ def _modulated_conv2d(
 
     # A CPU multiplies float32 faster than 16-bit data; a GPU has matrix units for the latter.
     work = dtype if x.device.type == "cpu" else x.dtype
-    y = x.to(work)
-    if x.shape[0] == 1 and weight[:, 0].numel() < x[0, 0].numel():
-        weight = weight * styles[:, :, None, None]  # a lone sample's weights are fewer than its pixels
-    else:
-        y = y * styles[:, :, None, None].to(work)
-    y = _resampled_conv2d(y, weight.to(work), up, down, padding, f, flip_weight)
+    y = _resampled_conv2d(x.to(work), weight, styles, up, down, padding, f, flip_weight)
     if scale is None and noise is None and bias is None and activation[0] == "linear" and activation[2:] == (1.0, -1.0):
         return y.to(x.dtype)
     result: Tensor = call("modulated_conv2d_epilogue", y, scale, noise, bias, *activation)
@@ -149,6 +146,7 @@ def _modulated_conv2d(
 def _resampled_conv2d(
     x: Tensor,
     weight: Tensor,
+    styles: Tensor,
     up: int,
     down: int,
     padding: tuple[int, int, int, int],
@@ -161,16 +159,17 @@ def _resampled_conv2d(
     f_up, f_down = (f if factor > 1 else None for factor in (up, down))
     if up > 1 and down == 1 and min(padding) >= 0:
         # A transposed convolution of stride `up` skips the zeros; what it extends beyond the padding is cropped.
-        y = F.conv_transpose2d(x, (weight.flip([2, 3]) if flip_weight else weight).transpose(0, 1), stride=up)
+        weight = (weight.flip([2, 3]) if flip_weight else weight).transpose(0, 1)
+        y = scaled_convolution(x, weight, styles, Geometry(up, transposed=True))
         crop = (x0 - width + 1, x1 - width + up, y0 - height + 1, y1 - height + up)
         return _upfirdn2d(y, f_up, 1, 1, crop, float(up * up))
     if not flip_weight:
         weight = weight.flip([2, 3])
     if up == 1 and down > 1:
-        return F.conv2d(_upfirdn2d(x, f_down, 1, 1, padding, 1.0), weight, stride=down)
+        return scaled_convolution(_upfirdn2d(x, f_down, 1, 1, padding, 1.0), weight, styles, Geometry(down))
     if up == 1 and x0 == x1 >= 0 and y0 == y1 >= 0:
-        return F.conv2d(x, weight, padding=(y0, x0))
-    y = F.conv2d(_upfirdn2d(x, f_up, up, 1, padding, float(up * up)), weight)
+        return scaled_convolution(x, weight, styles, Geometry(padding=(y0, x0)))
+    y = scaled_convolution(_upfirdn2d(x, f_up, up, 1, padding, float(up * up)), weight, styles, Geometry())
     return y if down == 1 else _upfirdn2d(y, f_down, 1, down, (0, 0, 0, 0), 1.0)
 
 

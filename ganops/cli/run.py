@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import runpy
 import sys
@@ -25,7 +26,7 @@ def add_parser(subparsers: argparse._SubParsersAction[Any]) -> None:
         help="run a script of a StyleGAN codebase with its operators served from ganops",
         description=DESCRIPTION,
         epilog=EPILOG,
-        usage="%(prog)s [-h] [--explain] [--keep NAME] (SCRIPT | -m MODULE) [ARGUMENT ...]",
+        usage="%(prog)s [-h] [--explain] [--keep NAME] [--cpu] (SCRIPT | -m MODULE) [ARGUMENT ...]",
     )
     parser.add_argument("--explain", action="store_true", help="at the end, list what was replaced and what was not")
     parser.add_argument(
@@ -35,6 +36,9 @@ def add_parser(subparsers: argparse._SubParsersAction[Any]) -> None:
         metavar="NAME",
         help="leave the codebase's own, such as modulated_conv2d; may be given several times",
     )
+    parser.add_argument(
+        "--cpu", action="store_true", help="use the CPU where the script says cuda; the default where torch sees no GPU"
+    )
     parser.add_argument("-m", dest="module", action="store_true", help="run a module, as python -m does")
     parser.add_argument("target", metavar="SCRIPT", help="the script, or the module's name after -m")
     parser.add_argument("arguments", nargs=argparse.REMAINDER, metavar="ARGUMENT", help="the script's own arguments")
@@ -42,7 +46,10 @@ def add_parser(subparsers: argparse._SubParsersAction[Any]) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
+    import torch
+
     from .. import compat
+    from ..compat._cpu import cuda_means_cpu
 
     if not args.module and not os.path.exists(args.target):
         raise CommandError(f"argument SCRIPT: {args.target!r} does not exist", BAD_ARGUMENT)
@@ -52,17 +59,24 @@ def run(args: argparse.Namespace) -> int:
         raise CommandError(f"argument --keep: {error}", BAD_ARGUMENT) from None
     in_child_processes(args.keep)
     sys.argv = [args.target, *args.arguments]
+    on_cpu = args.cpu or not torch.cuda.is_available()
     try:
-        if args.module:
-            runpy.run_module(args.target, run_name="__main__", alter_sys=True)
-        else:
-            if not getattr(sys.flags, "safe_path", False):
-                sys.path[0] = os.path.dirname(os.path.realpath(args.target))
-            runpy.run_path(args.target, run_name="__main__")
+        with cuda_means_cpu() if on_cpu else contextlib.nullcontext():
+            run_target(args.target, args.module)
     finally:
         if args.explain:
             print(explain(compat.report()), file=sys.stderr)
     return 0
+
+
+def run_target(target: str, is_module: bool) -> None:
+    """As ``python target`` or ``python -m target``."""
+    if is_module:
+        runpy.run_module(target, run_name="__main__", alter_sys=True)
+        return
+    if not getattr(sys.flags, "safe_path", False):
+        sys.path[0] = os.path.dirname(os.path.realpath(target))
+    runpy.run_path(target, run_name="__main__")
 
 
 class Installer:

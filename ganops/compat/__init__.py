@@ -20,7 +20,7 @@ def install(*, keep: Collection[str] = ()) -> None:
     """Serve the operators of ``torch_utils``, ``op``, ``basicsr.ops`` and ``mmcv.ops`` from ganops.
 
     A module is recognised by its last name and its functions' parameters, in its source; one that is not, is left
-    alone, and so is everything else of the codebase. ``modulated_conv2d``, and rosinality's ``ModulatedConv2d.forward``,
+    alone, and so is everything else of the codebase. ``modulated_conv2d`` and rosinality's ``ModulatedConv2d.forward``
     are replaced in whatever module defines them, in unpickled networks, too. Modules that are loaded already are
     patched in place, and so are names that others took from them by ``from ... import``; other references, such as a
     default argument or an instance's attribute, stay as they are. Calling it again with the same keep does nothing.

@@ -35,6 +35,7 @@ def modulated_forward(original: Forward) -> Forward:
             down=2 if self.downsample else 1,
             padding=pads * 2,
             resample_filter=kernel / 4 if self.upsample else kernel,
+            flip_weight=not self.upsample,  # a transposed convolution does not flip what a convolution does
         )
 
     return forward

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import importlib.util
 import os
 import runpy
 import sys
@@ -57,6 +58,9 @@ def run(args: argparse.Namespace) -> int:
         compat.install(keep=args.keep)
     except ValueError as error:
         raise CommandError(f"argument --keep: {error}", BAD_ARGUMENT) from None
+    if args.module and not _exists(args.target):
+        compat.uninstall()
+        raise CommandError(f"argument -m: no module is called {args.target!r}", BAD_ARGUMENT)
     in_child_processes(args.keep)
     sys.argv = [args.target, *args.arguments]
     on_cpu = args.cpu or not torch.cuda.is_available()
@@ -77,6 +81,13 @@ def run_target(target: str, is_module: bool) -> None:
     if not getattr(sys.flags, "safe_path", False):
         sys.path[0] = os.path.dirname(os.path.realpath(target))
     runpy.run_path(target, run_name="__main__")
+
+
+def _exists(module: str) -> bool:
+    try:
+        return importlib.util.find_spec(module) is not None
+    except ModuleNotFoundError:  # a package that it would be in
+        return False
 
 
 class Installer:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from . import _gpu, _load
+from ._compile import constant_result
 from ._formats import like_format
 
 AUTO, REFERENCE = "auto", "reference"
@@ -54,7 +55,7 @@ def backend(name: str) -> Iterator[None]:
         _chosen.reset(token)
 
 
-@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
+@constant_result
 def chosen() -> str:
     return _chosen.get()
 
@@ -120,7 +121,7 @@ def why_not(device: str, op: str = "bias_act") -> str | None:
     return _gpu.why_unfit(torch.cuda.get_device_capability(), _gpu.driver_version(), _gpu.build_info())
 
 
-@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
+@constant_result
 def _warn_if_slow(device: str) -> None:
     reason = None if device in _warned_slow else why_not(device)
     _warned_slow.add(device)

@@ -1,4 +1,4 @@
-"""``torch_utils.ops.grid_sample_gradfix``: bilinear sampling with gradients of any order, as torch's own has them today.
+"""``torch_utils.ops.grid_sample_gradfix``: bilinear sampling, whose gradients of any order torch has today.
 
 Before torch 2.12 it had the first order alone; a gradient penalty through it then raises torch's own error.
 """

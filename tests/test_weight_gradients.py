@@ -4,26 +4,32 @@ from typing import Any
 
 import pytest
 import torch
-from cases import MODULATED_CONV2D, Case
+from cases import ADAPTIVE_MODULATED_CONV2D, MODULATED_CONV2D, Case
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import ganops
 
+WANTS = {  # operator -> whether its arguments ask for that
+    torch.ops.aten.convolution_backward.default: lambda *args: args[-1][1],
+    torch.ops.ganops.mixed_convolution_grad.default: lambda *args: args[-1][0],
+}
+
 
 class WeightGradients(TorchDispatchMode):
-    """Counts the convolutions that compute a weight's gradient."""
+    """Counts the operators that compute a weight's, or a bank's, gradient."""
 
     def __init__(self) -> None:
         super().__init__()
         self.count = 0
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        self.count += func is torch.ops.aten.convolution_backward.default and args[-1][1]
+        self.count += WANTS.get(func, lambda *_: 0)(*args)
         return func(*args, **(kwargs or {}))
 
 
-LAYERS = [case for case in MODULATED_CONV2D if case.name in ("3x3", "1x1", "up2", "up2-1x1", "down2", "uneven-padding")]
+NAMES = ("3x3", "1x1", "up2", "up2-1x1", "down2", "uneven-padding", "one-sample", "one-filter")
+LAYERS = [case for case in MODULATED_CONV2D + ADAPTIVE_MODULATED_CONV2D if case.name in NAMES]
 
 
 def backward(case: Case, disable: bool) -> dict[str, Tensor | None]:

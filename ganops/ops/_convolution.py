@@ -25,7 +25,7 @@ class Geometry(NamedTuple):
         """The geometry that maps y's gradient to x's, with the same weight."""
         if self.transposed:
             return Geometry(self.stride, self.padding)
-        sizes = zip(x.shape[2:], y.shape[2:], weight.shape[2:], self.padding, strict=True)
+        sizes = zip(x.shape[2:], y.shape[2:], weight.shape[-2:], self.padding, strict=True)
         y_rest, x_rest = (into - ((out - 1) * self.stride - 2 * pad + taps) for into, out, taps, pad in sizes)
         return Geometry(self.stride, self.padding, True, (y_rest, x_rest))
 
@@ -68,7 +68,7 @@ class _ScaledConvolution(torch.autograd.Function):
             g = scaled_convolution(dy, weight, None, geometry.adjoint(x, weight, dy))
             dx = g if styles is None else _scale(g, styles)
             dstyles = torch.einsum("nchw,nchw->nc", g, x).to(styles.dtype) if needs_styles else None
-        if needs_weight and not weight_gradients_disabled() and _is_wanted(ctx, 1):
+        if needs_weight and not weight_gradients_disabled() and is_wanted(ctx, 1):
             scaled = x if styles is None else _scale(x, styles)
             mask = [False, True, False]
             dweight = torch.ops.aten.convolution_backward(
@@ -81,6 +81,6 @@ def _scale(x: Tensor, styles: Tensor) -> Tensor:
     return x * styles[:, :, None, None].to(x.dtype)
 
 
-def _is_wanted(ctx: Any, index: int) -> bool:
+def is_wanted(ctx: Any, index: int) -> bool:
     """Whether this backward pass goes on through the input of this index: torch.autograd.grad names those it wants."""
     return torch.compiler.is_compiling() or torch._C._will_engine_execute_node(ctx.next_functions[index][0])

@@ -24,9 +24,9 @@ def test_energies_agree(dtype: torch.dtype) -> None:
 
 def test_filters_that_cancel_one_another() -> None:
     bank = normal(1, 64, 32, 3, 3, dtype=torch.float32)
-    x, bank = normal(1, 32, 8, 8, dtype=torch.float32), torch.cat([bank, -bank]).requires_grad_()
-    y = ganops.adaptive_modulated_conv2d(x, bank, torch.zeros(1, 32), torch.tensor([[0.3, 0.3001]]), padding=1)
-    assert y.isfinite().all()
+    x, bank = normal(16, 32, 8, 8, dtype=torch.float32), torch.cat([bank, -bank]).requires_grad_()
+    logits = torch.stack([torch.linspace(0.3, 0.301, 16), torch.full((16,), 0.3)], 1)
+    assert ganops.adaptive_modulated_conv2d(x, bank, torch.zeros(16, 32), logits, padding=1).isfinite().all()
 
 
 def test_one_filter_is_modulated_conv2d() -> None:

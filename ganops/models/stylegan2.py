@@ -88,8 +88,7 @@ class SynthesisBlock(nn.Module):
         self.in_channels, self.architecture = in_channels, architecture
         self.use_fp16, self.fp16_channels_last = use_fp16, fp16_channels_last
         self.register_buffer("resample_filter", setup_filter(list(resample_filter)))
-        fp16_format = use_fp16 and fp16_channels_last
-        shared: dict[str, Any] = {"conv_clamp": conv_clamp, "channels_last": fp16_format}
+        shared: dict[str, Any] = {"conv_clamp": conv_clamp, "channels_last": use_fp16 and fp16_channels_last}
         layer = {"resample_filter": resample_filter, **shared, **layer_kwargs}
         if in_channels == 0:
             self.const = nn.Parameter(torch.randn(out_channels, resolution, resolution))
@@ -99,8 +98,7 @@ class SynthesisBlock(nn.Module):
         if is_last or architecture == "skip":
             self.torgb = ToRGBLayer(out_channels, img_channels, w_dim, **shared)
         if in_channels != 0 and architecture == "resnet":
-            skip = {"resample_filter": resample_filter, "channels_last": fp16_format}
-            self.skip = Conv2dLayer(in_channels, out_channels, 1, bias=False, up=2, **skip)
+            self.skip = Conv2dLayer(in_channels, out_channels, 1, bias=False, up=2, resample_filter=resample_filter)
         self.styled = [name for name in ("conv0", "conv1", "torgb") if hasattr(self, name)]
         self.num_torgb = int("torgb" in self.styled)
         self.num_conv = len(self.styled) - self.num_torgb

@@ -164,13 +164,11 @@ class Conv2dLayer(nn.Module):
         self.activation, self.act_gain = activation, activation_gain(activation)
         weight = _conv_weight(out_channels, in_channels, kernel_size, channels_last)
         self.weight_gain = 1 / math.sqrt(weight[0].numel())
-        self.bias = None
         for name, value in (("weight", weight), ("bias", torch.zeros(out_channels) if bias else None)):
-            if value is not None:
-                if trainable:
-                    setattr(self, name, nn.Parameter(value))
-                else:
-                    self.register_buffer(name, value)
+            if trainable:
+                self.register_parameter(name, None if value is None else nn.Parameter(value))
+            else:
+                self.register_buffer(name, value)
         self.register_buffer("resample_filter", setup_filter(list(resample_filter)))
 
     def forward(self, x: Tensor, gain: float = 1) -> Tensor:

@@ -36,6 +36,11 @@ CLASSES = (
 TOLERANCE = 1e-5
 
 
+@pytest.fixture(autouse=True)
+def seed() -> None:
+    torch.manual_seed(0)
+
+
 @pytest.fixture(scope="module", params=CHECKOUTS)
 def official(request: pytest.FixtureRequest) -> Iterator[types.ModuleType]:
     with official_modules(os.environ[request.param], NETWORKS[request.param]) as (module,):

@@ -12,7 +12,7 @@ from .._formats import memory_format
 from ..reference import modulated_conv2d as reference
 from ..reference.bias_act import compute_dtype, keeps
 from ._library import Operator, register
-from .bias_act import parse_activation, slope, sum_to_bias
+from .bias_act import for_dtype, parse_activation, slope, sum_to_bias
 from .upfirdn2d import filter_taps
 
 PRENORMALIZE = ("auto", "none", "max", "rms")
@@ -95,6 +95,7 @@ def modulated_conv2d(
         x = x.to(reduced)
     if prenormalize == "auto":
         prenormalize = "max" if x.dtype in (torch.float16, torch.bfloat16) else "none"
+    activation = for_dtype(activation, x.dtype)
     args = (demodulate, prenormalize, noise, up, down, pads, f, flip_weight, input_gain, bias, *activation)
     y: Tensor
     if _backend.is_reference():

@@ -19,9 +19,9 @@ Z_DIM, C_DIM, W_DIM = 7, 3, 8
 BATCH = 3
 RESOLUTION = 16
 CONFIGS = {"T": {}, "R": CONFIG_R}
-SMALL = {"channel_base": 64, "channel_max": 6, "num_layers": 4, "num_critical": 1, "margin_size": 3, "conv_clamp": 2}
+SMALL = {"channel_base": 64, "channel_max": 6, "num_layers": 3, "num_critical": 1, "margin_size": 3, "conv_clamp": 2}
 # RMS errors of gradients: rounding also changes the signs, and so the slopes, of a few of the activations' arguments.
-LARGEST_ERROR = {torch.float32: 3e-6, torch.float16: 0.04, torch.bfloat16: 0.15}
+LARGEST_ERROR = {torch.float32: 3e-6, torch.float16: 0.02, torch.bfloat16: 0.07}
 
 
 def make_generator(config="T", resolution=RESOLUTION, **options):
@@ -65,9 +65,10 @@ def test_training_in_float64_agrees_with_reference(impl, device, config):
     assert max(errors.values()) < 1e-12, errors
 
 
-@pytest.mark.emulated
 @pytest.mark.parametrize("config", CONFIGS)
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16], ids=str)
+@pytest.mark.parametrize(
+    "dtype", [torch.float32, pytest.param(torch.bfloat16, marks=pytest.mark.emulated), torch.float16], ids=str
+)
 def test_training_is_as_precise_as_reference(impl, device, dtype, config):
     expected = expected_training(config)
     errors = relative_errors(train_once(impl, device, torch.float32, dtype, config), expected)
@@ -268,7 +269,7 @@ def test_empty_batch():
     [
         ("img_resolution must be at least 1, got 0", lambda: make_generator(resolution=0)),
         ("bandwidth must be in", lambda: make_generator(resolution=4)),
-        ("num_critical must be less than num_layers 4, got 4", lambda: make_generator(num_critical=4)),
+        ("num_critical must be less than num_layers 3, got 3", lambda: make_generator(num_critical=3)),
         ("num_layers must be at least 1, got 0", lambda: make_generator(num_layers=0)),
         ("first_cutoff must be positive, got -1", lambda: make_generator(first_cutoff=-1)),
         ("last_stopband_rel must be positive, got 0", lambda: make_generator(last_stopband_rel=0)),
@@ -292,8 +293,8 @@ def test_bad_constructor_arguments(message, make):
     [
         ("z must be \\[N, 7\\], got \\[2, 6\\]", lambda g: g(torch.zeros(2, 6), torch.zeros(2, C_DIM))),
         ("c must be \\[N, 3\\], got None", lambda g: g(torch.zeros(2, Z_DIM))),
-        ("ws must be \\[N, 6, 8\\], got \\[2, 8\\]", lambda g: g.synthesis(torch.zeros(2, W_DIM))),
-        ("noise_mode must be one of", lambda g: g.synthesis(torch.zeros(2, 6, W_DIM), noise_mode="constant")),
+        ("ws must be \\[N, 5, 8\\], got \\[2, 8\\]", lambda g: g.synthesis(torch.zeros(2, W_DIM))),
+        ("noise_mode must be one of", lambda g: g.synthesis(torch.zeros(2, 5, W_DIM), noise_mode="constant")),
         ("w must be \\[N, 8\\]", lambda g: g.synthesis.input(torch.zeros(2, 7))),
         ("x must be \\[N, 6, 22, 22\\]", lambda g: g.synthesis.L1_22_6(torch.zeros(2, 6, 21, 22), torch.zeros(2, 8))),
     ],

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 import torch.nn.functional as F
+from networks import gradients_of, normal, relative_errors
 
 import ganops
 from ganops.models import losses
@@ -54,16 +55,6 @@ def make_discriminator(resolution=16, **kwargs):
     return perturbed(Discriminator, C_DIM, resolution, 3, **kwargs)
 
 
-def normal(*shape, seed=0, dtype=torch.float64):
-    return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=dtype)
-
-
-def gradients_of(loss, network):
-    names, parameters = zip(*network.named_parameters(), strict=True)
-    gradients = torch.autograd.grad(loss, parameters, materialize_grads=True)
-    return {name: gradient.double() for name, gradient in zip(names, gradients, strict=True)}
-
-
 def train_once(backend, device, parameters_dtype, dtype, architecture):
     """Outputs, first-order gradients, and those of path length and R1, of a generator and a discriminator."""
     to = {"device": device, "dtype": parameters_dtype}
@@ -92,20 +83,6 @@ def train_once(backend, device, parameters_dtype, dtype, architecture):
         loss = losses.logistic_discriminator_loss(*scores)
         result["discriminator, first order"] = gradients_of(loss, discriminator)
     return result
-
-
-def rms(tensors):
-    return math.sqrt(sum(float(t.square().sum()) for t in tensors) / sum(t.numel() for t in tensors))
-
-
-def relative_errors(actual, expected):
-    """For each part, the RMS of the difference over the RMS of what is expected."""
-    assert actual.keys() == expected.keys()
-    errors = {}
-    for part in expected:
-        differences = [actual[part][name].cpu() - expected[part][name] for name in expected[part]]
-        errors[part] = rms(differences) / rms(expected[part].values())
-    return errors
 
 
 @functools.cache

@@ -24,8 +24,9 @@ from ganops.ops.conv2d_resample import conv2d_resample
 
 Z_DIM, C_DIM, W_DIM = 7, 3, 8
 BATCH = 3
-# RMS errors of gradients: rounding also changes the signs, and so the slopes, of a few of the activations' arguments.
-LARGEST_ERROR = {torch.float32: 2e-6, torch.float16: 0.04, torch.bfloat16: 0.15}
+# What one or two activations with another slope add to the RMS error of a gradient: rounding moves a few arguments
+# past zero or the clamp, and not the same ones in all implementations.
+SLOPES = {torch.float32: 2e-6, torch.float16: 0.05, torch.bfloat16: 0.1}
 ARCHITECTURES = ("skip", "resnet", "orig")
 
 
@@ -129,8 +130,9 @@ def test_training_is_as_precise_as_reference(impl, device, dtype, architecture):
     errors = relative_errors(train_once(impl, device, torch.float32, dtype, architecture), expected)
     reference = relative_errors(train_once("reference", "cpu", torch.float32, dtype, architecture), expected)
     assert errors["outputs"] < 1.5 * reference["outputs"]
-    assert max(errors.values()) < LARGEST_ERROR[dtype], errors
-    assert max(reference.values()) < LARGEST_ERROR[dtype], reference
+    for part, error in errors.items():
+        assert error < 2 * reference[part] + SLOPES[dtype], part
+        assert reference[part] < 0.5, part
 
 
 def test_demodulated_output_has_unit_variance(forced, device):

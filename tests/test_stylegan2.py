@@ -8,9 +8,10 @@ from pathlib import Path
 import pytest
 import torch
 import torch.nn.functional as F
+from official import SAMPLES_TOLERANCE, STYLEGAN2_SAMPLES, stylegan2_samples
 
 import ganops
-from ganops.models import losses
+from ganops.models import losses, stylegan2
 from ganops.models._stylegan2_layers import feature_format
 from ganops.models.stylegan2 import (
     Discriminator,
@@ -188,6 +189,14 @@ def test_resampled_convolution_by_definition(forced, device, kernel_size, up, do
     expected = ganops.upfirdn2d(y, f if down > 1 else None, down=down)
     actual = conv2d_resample(x, w, f, up, down, padding, flip_weight)
     torch.testing.assert_close(actual, expected, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.emulated
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_samples_of_the_official_networks(forced, architecture):
+    """Only their numbers are here; test_official_stylegan2.py gets them from the networks."""
+    samples = stylegan2_samples(stylegan2, architecture)
+    assert samples == pytest.approx(STYLEGAN2_SAMPLES[architecture], rel=SAMPLES_TOLERANCE, abs=SAMPLES_TOLERANCE)
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)

@@ -60,8 +60,8 @@ def r2_penalty(fake_logits: Tensor, fake_images: Tensor, gamma: float) -> Tensor
 class PathLengthPenalty(nn.Module):
     """Path length regularisation: ``weight (|J_w^T y| - a)^2``, J_w the generator's Jacobian and y a random image.
 
-    ``mean`` (a scalar buffer, so that checkpoints hold it) is a: the moving average of the lengths |J_w^T y|. It includes
-    this batch, and the gradient flows through it.
+    ``mean`` (a scalar buffer, so that checkpoints hold it) is a: the moving average of the lengths |J_w^T y|. This batch
+    is part of it, and the gradient flows through it.
 
     Args:
         weight: factor of the penalty.

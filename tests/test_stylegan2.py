@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 import torch.nn.functional as F
+from networks import gradients_of, normal, relative_errors
 from official import SAMPLES_TOLERANCE, STYLEGAN2_SAMPLES, stylegan2_samples
 
 import ganops
@@ -56,16 +57,6 @@ def make_discriminator(resolution=16, **kwargs):
     return perturbed(Discriminator, C_DIM, resolution, 3, **kwargs)
 
 
-def normal(*shape, seed=0, dtype=torch.float64):
-    return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=dtype)
-
-
-def gradients_of(loss, network):
-    names, parameters = zip(*network.named_parameters(), strict=True)
-    gradients = torch.autograd.grad(loss, parameters, materialize_grads=True)
-    return {name: gradient.double() for name, gradient in zip(names, gradients, strict=True)}
-
-
 def train_once(backend, device, parameters_dtype, dtype, architecture):
     """Outputs, first-order gradients, and those of path length and R1, of a generator and a discriminator."""
     to = {"device": device, "dtype": parameters_dtype}
@@ -94,20 +85,6 @@ def train_once(backend, device, parameters_dtype, dtype, architecture):
         loss = losses.logistic_discriminator_loss(*scores)
         result["discriminator, first order"] = gradients_of(loss, discriminator)
     return result
-
-
-def rms(tensors):
-    return math.sqrt(sum(float(t.square().sum()) for t in tensors) / sum(t.numel() for t in tensors))
-
-
-def relative_errors(actual, expected):
-    """For each part, the RMS of the difference over the RMS of what is expected."""
-    assert actual.keys() == expected.keys()
-    errors = {}
-    for part in expected:
-        differences = [actual[part][name].cpu() - expected[part][name] for name in expected[part]]
-        errors[part] = rms(differences) / rms(expected[part].values())
-    return errors
 
 
 @functools.cache
@@ -390,10 +367,18 @@ def test_autocast():
     generator, discriminator = make_generator(), make_discriminator()
     z, c = normal(2, Z_DIM), normal(2, C_DIM)
     image = generator(z, c, noise_mode="const")
+    score = discriminator(image, c)
+    seen = []
+    for layer in (generator.synthesis.b8.conv0, discriminator.b16.conv1):
+        layer.register_forward_hook(lambda module, inputs, output: seen.append(output.dtype))
     with torch.autocast("cpu", torch.bfloat16):
-        torch.testing.assert_close(generator(z, c, noise_mode="const"), image, atol=0.2, rtol=0.1)
-        torch.testing.assert_close(discriminator(image, c).float(), discriminator(image, c).float())
-    discriminator(image, c).sum().backward()
+        reduced_image = generator(z, c, noise_mode="const")
+        reduced_score = discriminator(image, c)
+    assert seen == [torch.bfloat16] * 2
+    torch.testing.assert_close(reduced_image, image, atol=0.1, rtol=0.05)
+    torch.testing.assert_close(reduced_score.float(), score, atol=0.1, rtol=0.05)
+    gradients = torch.autograd.grad(reduced_score.sum(), list(discriminator.parameters()))
+    assert all(gradient.dtype == torch.float32 for gradient in gradients)
 
 
 @pytest.mark.parametrize(

@@ -417,6 +417,7 @@ def test_bad_constructor_arguments(message, make):
         ("ws and other must both be", lambda g, d: mix_styles(torch.zeros(2, 4, 8), torch.zeros(1, 4, 8), 1)),
         ("truncation_psi must be 1 where", lambda g, d: d.mapping(None, torch.zeros(2, C_DIM), truncation_psi=0.5)),
         ("img must be \\[N, 3, 8, 8\\]", lambda g, d: d(torch.zeros(2, 3, 16, 16), torch.zeros(2, C_DIM))),
+        ("c must have as many rows as img", lambda g, d: d(torch.zeros(2, 3, 8, 8), torch.zeros(1, C_DIM))),
         ("x must have a multiple of 4 samples", lambda g, d: d(torch.zeros(5, 3, 8, 8), torch.zeros(5, C_DIM))),
     ],
 )

@@ -1,0 +1,142 @@
+"""From a record of a network to the network: a class of ``ganops.models``, its arguments, its tensors."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import itertools
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from ._errors import CheckpointError, shortened
+from ._records import Record
+
+MODELS = ("stylegan2.Generator", "stylegan2.Discriminator", "stylegan3.Generator")
+"""Classes of ganops.models that checkpoints are loaded into."""
+
+CONFIG = "checkpoint_config"
+"""Attribute of a loaded network: its NetworkConfig."""
+
+MAX_ARGUMENT = 2**20
+MAX_ARGUMENTS = 1000
+
+
+@dataclass(frozen=True)
+class NetworkConfig:
+    """What makes a network: the class in ganops.models, such as "stylegan3.Generator", and its keyword arguments."""
+
+    model: str
+    kwargs: dict[str, Any]
+
+    def build(self, tensors: Mapping[str, Tensor]) -> nn.Module:
+        """The network with these parameters and buffers, which it holds itself, without copies.
+
+        Nothing is allocated before names and shapes are known to agree.
+
+        Raises:
+            CheckpointError: unknown model, arguments that it does not take, tensors that are not its.
+        """
+        cls = model_class(self.model)
+        check_arguments(self.kwargs, len(tensors))
+        try:
+            with torch.device("meta"):
+                network = cls(**self.kwargs)
+        except Exception as error:  # whatever a constructor makes of arguments that a stranger chose
+            raise CheckpointError(f"ganops.models.{self.model} refuses its arguments: {error}") from error
+        try:
+            network.load_state_dict(tensors, strict=True, assign=True)
+        except RuntimeError as error:
+            raise CheckpointError(f"its tensors are not those of ganops.models.{self.model}: {error}") from None
+        setattr(network, CONFIG, self)
+        return network
+
+
+def model_class(model: str) -> type[nn.Module]:
+    if model not in MODELS:
+        raise CheckpointError(f"model {shortened(model)} is none of {', '.join(MODELS)}")
+    module, name = model.split(".")
+    cls: type[nn.Module] = getattr(importlib.import_module(f"ganops.models.{module}"), name)
+    return cls
+
+
+def check_arguments(kwargs: Mapping[str, Any], tensors: int) -> None:
+    """Refuses arguments that would make a constructor take for ever: there are no more layers than tensors."""
+    waiting, count = [("kwargs", kwargs)], 0
+    while waiting:
+        name, value = waiting.pop()
+        count += 1
+        if count > MAX_ARGUMENTS:
+            raise CheckpointError(f"its constructor has more than {MAX_ARGUMENTS} arguments")
+        if isinstance(value, Mapping):
+            waiting += value.items()
+        elif isinstance(value, list | tuple):
+            waiting += zip(itertools.repeat(name), value)  # noqa: B905 -- repeat has no end
+        elif isinstance(value, int) and abs(value) > (tensors if name == "num_layers" else MAX_ARGUMENT):
+            raise CheckpointError(f"argument {shortened(name)} of its constructor is {value}, which is too large")
+        elif not isinstance(value, int | float | str | type(None)):
+            raise CheckpointError(f"argument {shortened(name)} of its constructor is a {type(value).__name__}")
+
+
+def model_of(record: Record) -> str | None:
+    """The model that a record is of, by its class and the names of its blocks; None for what ganops does not know."""
+    synthesis = record.children.get("synthesis", Record("")).children
+    if record.class_name == "Generator" and "input" in synthesis:
+        return "stylegan3.Generator"
+    if record.class_name == "Generator" and "b4" in synthesis:
+        return "stylegan2.Generator"
+    if record.class_name == "Discriminator" and "b4" in record.children:
+        return "stylegan2.Discriminator"
+    return None
+
+
+def build_record(record: Record) -> nn.Module | Record:
+    """The network that a record describes; the record, if ganops has no such model."""
+    model = model_of(record)
+    if model is None:
+        return record
+    tensors = record.state_dict()
+    network = NetworkConfig(model, arguments(record, model)).build(tensors)
+    for name, parameter in network.named_parameters():
+        parameter.requires_grad_(tensors[name].requires_grad)
+    return network.train(record.state.get("training") is True)
+
+
+def arguments(record: Record, model: str) -> dict[str, Any]:
+    """Keyword arguments that make the network of a record: those it was made with, and codebases' other defaults.
+
+    Raises:
+        CheckpointError: the model takes no such arguments.
+    """
+    signature = inspect.signature(model_class(model))
+    try:
+        bound = signature.bind(*record.init_args, **record.init_kwargs)
+    except TypeError as error:
+        raise CheckpointError(f"ganops.models.{model}: {error}") from None
+    kwargs: dict[str, Any] = {}
+    for name, value in bound.arguments.items():
+        variadic = signature.parameters[name].kind is inspect.Parameter.VAR_KEYWORD
+        kwargs.update(value if variadic else {name: value})
+    if isinstance(inner := kwargs.pop("synthesis_kwargs", None), dict):
+        kwargs.update(inner)
+    return {**defaults(record, model), **{name: plain(value) for name, value in kwargs.items()}}
+
+
+def defaults(record: Record, model: str) -> dict[str, Any]:
+    """Arguments whose default differs between StyleGAN2-ADA, StyleGAN3 and their forks, as the layers recorded them."""
+    synthesis = record.children.get("synthesis", record)
+    blocks = synthesis.children
+    if "b4" not in blocks:
+        return {}
+    half = sum(block.state.get("use_fp16") is True for block in blocks.values())
+    last = blocks["b4"].children.get("torgb", blocks["b4"].children.get("conv", Record("")))
+    return {"num_fp16_res": half, "conv_clamp": plain(last.state.get("conv_clamp"))}
+
+
+def plain(value: Any) -> Any:
+    """numpy's arrays as lists; everything else as it is, for check_arguments to judge."""
+    return value.tolist() if isinstance(value, np.ndarray) else value

@@ -3,5 +3,15 @@
 from ._errors import CheckpointError
 from ._records import Record
 from .checkpoint import load_network_pkl, read_network_pkl
+from .convert import load_network, save_network
+from .rosinality import load_rosinality
 
-__all__ = ["CheckpointError", "Record", "load_network_pkl", "read_network_pkl"]
+__all__ = [
+    "CheckpointError",
+    "Record",
+    "load_network",
+    "load_network_pkl",
+    "load_rosinality",
+    "read_network_pkl",
+    "save_network",
+]

@@ -9,7 +9,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -100,14 +99,15 @@ def build_record(record: Record) -> nn.Module | Record:
     if model is None:
         return record
     tensors = record.state_dict()
+    requires_grad = {name: tensor.requires_grad for name, tensor in tensors.items()}  # which loading changes
     network = NetworkConfig(model, arguments(record, model)).build(tensors)
     for name, parameter in network.named_parameters():
-        parameter.requires_grad_(tensors[name].requires_grad)
+        parameter.requires_grad_(requires_grad[name])
     return network.train(record.state.get("training") is True)
 
 
 def arguments(record: Record, model: str) -> dict[str, Any]:
-    """Keyword arguments that make the network of a record: those it was made with, and codebases' other defaults.
+    """Keyword arguments that make the network of a record: those it was made with, and its codebase's defaults.
 
     Raises:
         CheckpointError: the model takes no such arguments.
@@ -117,26 +117,26 @@ def arguments(record: Record, model: str) -> dict[str, Any]:
         bound = signature.bind(*record.init_args, **record.init_kwargs)
     except TypeError as error:
         raise CheckpointError(f"ganops.models.{model}: {error}") from None
+    recorded = defaults(record)
     kwargs: dict[str, Any] = {}
     for name, value in bound.arguments.items():
-        variadic = signature.parameters[name].kind is inspect.Parameter.VAR_KEYWORD
-        kwargs.update(value if variadic else {name: value})
-    if isinstance(inner := kwargs.pop("synthesis_kwargs", None), dict):
-        kwargs.update(inner)
-    return {**defaults(record, model), **{name: plain(value) for name, value in kwargs.items()}}
+        if name == "mapping_kwargs":
+            value = {**recorded.get(name, {}), **(value or {})}
+        spread = name == "synthesis_kwargs" or signature.parameters[name].kind is inspect.Parameter.VAR_KEYWORD
+        kwargs.update(value if spread else {name: value})
+    return {**recorded, **kwargs}
 
 
-def defaults(record: Record, model: str) -> dict[str, Any]:
-    """Arguments whose default differs between StyleGAN2-ADA, StyleGAN3 and their forks, as the layers recorded them."""
-    synthesis = record.children.get("synthesis", record)
-    blocks = synthesis.children
-    if "b4" not in blocks:
-        return {}
-    half = sum(block.state.get("use_fp16") is True for block in blocks.values())
-    last = blocks["b4"].children.get("torgb", blocks["b4"].children.get("conv", Record("")))
-    return {"num_fp16_res": half, "conv_clamp": plain(last.state.get("conv_clamp"))}
-
-
-def plain(value: Any) -> Any:
-    """numpy's arrays as lists; everything else as it is, for check_arguments to judge."""
-    return value.tolist() if isinstance(value, np.ndarray) else value
+def defaults(record: Record) -> dict[str, Any]:
+    """Arguments whose default differs between StyleGAN2-ADA, StyleGAN3 and their forks, as the modules recorded them."""
+    recorded: dict[str, Any] = {}
+    mapping = record.children.get("mapping")
+    if record.class_name == "Generator" and mapping and "w_avg_beta" in mapping.state:
+        recorded["mapping_kwargs"] = {"w_avg_beta": mapping.state["w_avg_beta"]}
+    blocks = record.children.get("synthesis", record).children
+    if "b4" in blocks:
+        recorded["num_fp16_res"] = sum(block.state.get("use_fp16") is True for block in blocks.values())
+        layers = blocks["b4"].children  # toRGB in a generator of any architecture but resnet, conv in the rest
+        last = layers.get("torgb", layers.get("conv", layers.get("conv1", Record(""))))
+        recorded["conv_clamp"] = last.state.get("conv_clamp")
+    return recorded

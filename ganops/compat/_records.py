@@ -72,14 +72,14 @@ class Record:
             waiting += reversed(inner)
 
     def state_dict(self) -> dict[str, Tensor]:
-        """Its parameters and persistent buffers by name, as ``nn.Module.state_dict`` gives them."""
+        """Its parameters and persistent buffers by name, as ``nn.Module.state_dict(keep_vars=True)`` gives them."""
         tensors: dict[str, Tensor] = {}
         for prefix, record in self.modules():
             hidden = record.state.get("_non_persistent_buffers_set", ())
             buffers = {name: t for name, t in record._table("_buffers").items() if name not in hidden}
             for name, tensor in {**record._table("_parameters"), **buffers}.items():
                 if isinstance(tensor, Tensor):
-                    tensors[f"{prefix}{name}"] = tensor.detach()
+                    tensors[f"{prefix}{name}"] = tensor
         return tensors
 
     def _table(self, name: str) -> dict[str, Any]:

@@ -12,15 +12,17 @@ if TYPE_CHECKING:
     from torch import nn
 
 DESCRIPTION = """Write one network of a checkpoint as a safetensors file: tensors, and its class and arguments as JSON.
-Reads pickles of StyleGAN2-ADA and StyleGAN3 (.pkl) and checkpoints of rosinality's stylegan2-pytorch (.pt), and executes
-nothing that is in them. From .safetensors to .pkl it writes a pickle for programs that want one: ganops reads it
-without executing anything; NVIDIA's legacy.load_network_pkl reads it where ganops is installed."""
+Reads pickles of StyleGAN2-ADA and StyleGAN3 (.pkl) and checkpoints of rosinality's stylegan2-pytorch (.pt), and
+executes nothing that is in them. To .pkl it writes a pickle for programs that want one: ganops reads it without
+executing anything; NVIDIA's legacy.load_network_pkl reads it where ganops is installed."""
 
 DEFAULTS = {".pkl": "G_ema", ".pt": "g_ema"}
 
 
 def add_parser(subparsers: argparse._SubParsersAction[Any]) -> None:
-    parser = subparsers.add_parser("convert", help="write a checkpoint's network as safetensors", description=DESCRIPTION)
+    parser = subparsers.add_parser(
+        "convert", help="write a checkpoint's network as safetensors", description=DESCRIPTION
+    )
     parser.add_argument("source", metavar="FROM", help="a .pkl, .pt or .safetensors file, or an https address of one")
     parser.add_argument("target", metavar="TO", type=Path, help="the .safetensors or .pkl file to write")
     parser.add_argument("--network", metavar="NAME", help="which one (default: G_ema of a .pkl, g_ema of a .pt)")
@@ -29,6 +31,7 @@ def add_parser(subparsers: argparse._SubParsersAction[Any]) -> None:
 
 def run(args: argparse.Namespace) -> int:
     from ..compat import save_network, save_network_pkl
+    from ..compat.convert import config_of
 
     write = {".safetensors": save_network, ".pkl": save_network_pkl}.get(args.target.suffix)
     if write is None:
@@ -38,7 +41,7 @@ def run(args: argparse.Namespace) -> int:
         write(network, args.target)
     except (OSError, ValueError, TypeError, ModuleNotFoundError) as error:
         raise CommandError(str(error)) from None
-    config = network.checkpoint_config
+    config = config_of(network)
     print(f"{args.target}: {name}, ganops.models.{config.model}({_text(config.kwargs)})")
     return 0
 

@@ -3,7 +3,7 @@
 from ._errors import CheckpointError
 from ._records import Record
 from .checkpoint import load_network_pkl, read_network_pkl
-from .convert import load_network, save_network
+from .convert import load_network, save_network, save_network_pkl
 from .rosinality import load_rosinality
 
 __all__ = [
@@ -14,4 +14,5 @@ __all__ = [
     "load_rosinality",
     "read_network_pkl",
     "save_network",
+    "save_network_pkl",
 ]

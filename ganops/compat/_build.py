@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import inspect
 import itertools
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -27,10 +28,28 @@ MAX_ARGUMENTS = 1000
 
 @dataclass(frozen=True)
 class NetworkConfig:
-    """What makes a network: the class in ganops.models, such as "stylegan3.Generator", and its keyword arguments."""
+    """What makes a network: the class in ganops.models, such as "stylegan3.Generator", and its keyword arguments.
+
+    ``name`` is what its checkpoint calls it, such as "G_ema".
+    """
 
     model: str
     kwargs: dict[str, Any]
+    name: str
+
+    def to_json(self) -> str:
+        return json.dumps({"model": self.model, "kwargs": self.kwargs, "name": self.name})
+
+    @classmethod
+    def from_json(cls, text: str) -> NetworkConfig:
+        """Raises CheckpointError if the text is not that of :meth:`to_json`."""
+        try:
+            values = json.loads(text)
+        except (ValueError, RecursionError) as error:
+            raise CheckpointError(f"its metadata is no JSON: {error}") from None
+        if not isinstance(values, dict) or not isinstance(values.get("kwargs"), dict):
+            raise CheckpointError("its metadata does not say which network of ganops it is")
+        return cls(str(values.get("model")), values["kwargs"], str(values.get("name")))
 
     def build(self, tensors: Mapping[str, Tensor]) -> nn.Module:
         """The network with these parameters and buffers, which it holds itself, without copies.
@@ -74,7 +93,7 @@ def check_arguments(kwargs: Mapping[str, Any], tensors: int) -> None:
         if isinstance(value, Mapping):
             waiting += value.items()
         elif isinstance(value, list | tuple):
-            waiting += zip(itertools.repeat(name), value)  # noqa: B905 -- repeat has no end
+            waiting += zip(itertools.repeat(name), value)
         elif isinstance(value, int) and abs(value) > (tensors if name == "num_layers" else MAX_ARGUMENT):
             raise CheckpointError(f"argument {shortened(name)} of its constructor is {value}, which is too large")
         elif not isinstance(value, int | float | str | type(None)):
@@ -93,14 +112,14 @@ def model_of(record: Record) -> str | None:
     return None
 
 
-def build_record(record: Record) -> nn.Module | Record:
-    """The network that a record describes; the record, if ganops has no such model."""
+def build_record(record: Record, name: str) -> nn.Module | Record:
+    """The network that a record of this name describes; the record, if ganops has no such model."""
     model = model_of(record)
     if model is None:
         return record
     tensors = record.state_dict()
     requires_grad = {name: tensor.requires_grad for name, tensor in tensors.items()}  # which loading changes
-    network = NetworkConfig(model, arguments(record, model)).build(tensors)
+    network = NetworkConfig(model, arguments(record, model), name).build(tensors)
     for name, parameter in network.named_parameters():
         parameter.requires_grad_(requires_grad[name])
     return network.train(record.state.get("training") is True)
@@ -128,7 +147,7 @@ def arguments(record: Record, model: str) -> dict[str, Any]:
 
 
 def defaults(record: Record) -> dict[str, Any]:
-    """Arguments whose default differs between StyleGAN2-ADA, StyleGAN3 and their forks, as the modules recorded them."""
+    """Arguments whose default differs between StyleGAN2-ADA, StyleGAN3 and forks, as the modules recorded them."""
     recorded: dict[str, Any] = {}
     mapping = record.children.get("mapping")
     if record.class_name == "Generator" and mapping and "w_avg_beta" in mapping.state:

@@ -5,7 +5,7 @@ knows data, and names: a name is inert, and what a program wants called goes to 
 the few things that checkpoints consist of and refuses the rest. ``pickletools`` decodes the opcodes.
 
 Work and memory are bounded by the size of the file: sizes are checked before anything is read, no value is copied
-except against ``Budget``, and the keys of dictionaries are scalars, because the hash of a nested tuple can take for ever.
+except against ``Budget``, and keys of dictionaries are scalars, because the hash of nested tuples can take for ever.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ MAX_INT_BITS = 128
 MAX_LINE = 4096
 """Bytes of an argument that ends with its line: a name or a number."""
 
-PUSH_ARGUMENT = """INT BININT BININT1 BININT2 LONG LONG1 LONG4 FLOAT BINFLOAT UNICODE BINUNICODE SHORT_BINUNICODE
-    BINUNICODE8 BINBYTES SHORT_BINBYTES BINBYTES8""".split()
+NUMBERS = ("INT", "BININT", "BININT1", "BININT2", "LONG", "LONG1", "LONG4", "FLOAT", "BINFLOAT")
+TEXT = ("UNICODE", "BINUNICODE", "SHORT_BINUNICODE", "BINUNICODE8", "BINBYTES", "SHORT_BINBYTES", "BINBYTES8")
 CONSTANTS = {"NONE": None, "NEWTRUE": True, "NEWFALSE": False, "EMPTY_TUPLE": ()}
 EMPTY_CONTAINERS: dict[str, Callable[[], Any]] = {"EMPTY_LIST": list, "EMPTY_DICT": dict, "EMPTY_SET": set}
 TUPLES = {"TUPLE1": 1, "TUPLE2": 2, "TUPLE3": 3}
@@ -244,7 +244,7 @@ OPERATIONS: dict[str, Operation] = {
     "NEWOBJ": Machine.new,
     "BUILD": Machine.build,
     "BINPERSID": lambda m, a: m.push(m.constructors.persistent(m.pop())),
-    **{name: Machine.push for name in PUSH_ARGUMENT},
+    **{name: Machine.push for name in NUMBERS + TEXT},
     **{name: lambda m, a, value=value: m.push(value) for name, value in CONSTANTS.items()},  # type: ignore[misc]
     **{name: lambda m, a, make=make: m.push(make()) for name, make in EMPTY_CONTAINERS.items()},  # type: ignore[misc]
     **{name: lambda m, a, n=n: m.push(m.pop_many(n)) for name, n in TUPLES.items()},  # type: ignore[misc]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -17,7 +17,16 @@ from ._machine import BoundedReader, Budget, Machine, Name
 
 PERSISTENCE_VERSION = 6
 PERSISTENT = Name("torch_utils.persistence", "_reconstruct_persistent_obj")
-INERT_PACKAGES = ("torch.nn.modules", "torch_utils", "training", "dnnlib", "timm", "pg_modules", "feature_networks")
+INERT_PACKAGES = (
+    "torch.nn.modules",
+    "torch_utils",
+    "training",
+    "dnnlib",
+    "ganops.models",
+    "timm",
+    "pg_modules",
+    "feature_networks",
+)
 """Packages whose classes network pickles hold beside persistent ones. Objects of such a class become records."""
 
 MAX_DEPTH = 32
@@ -104,7 +113,7 @@ class NetworkConstructors:
 
     def __init__(self, budget: Budget) -> None:
         self.budget = budget
-        self.calls = {
+        self.calls: dict[Name, Callable[..., Any]] = {
             PERSISTENT: self.persistent_object,
             Name("collections", "OrderedDict"): OrderedDict,
             Name("builtins", "set"): self.set_of,
@@ -201,7 +210,7 @@ class NetworkConstructors:
         if not isinstance(data, bytes) or not isinstance(dtype, np.dtype) or not isinstance(fortran, bool):
             raise CheckpointError("a numpy array has no bytes, dtype or order")
         self.budget.spend(len(data), "arrays")
-        array.__setstate__((1, _storage.sizes(shape), dtype, fortran, data))  # type: ignore[attr-defined]
+        array.__setstate__((1, _storage.sizes(shape), dtype, fortran, data))  # type: ignore[arg-type]
 
     def scalar(self, dtype: Any, data: Any) -> bool | int | float:
         if not isinstance(dtype, np.dtype) or not isinstance(data, bytes) or len(data) != dtype.itemsize:
@@ -260,5 +269,3 @@ def read_pickle(data: bytes) -> Any:
     if left := len(data) - reader.tell():
         raise CheckpointError(f"{left} bytes follow the end of the pickle")
     return value
-
-

@@ -11,11 +11,10 @@ import pickle
 from typing import Any
 
 import torch
-from torch import nn
 
 from . import _source
 from ._build import build_record
-from ._errors import CheckpointError
+from ._errors import CheckpointError, shortened
 from ._records import Record, read_pickle
 from ._source import MAX_BYTES, Source
 
@@ -84,14 +83,15 @@ def load_network_pkl(
         loaded: dict[str, Any] = _ExecutingUnpickler(io.BytesIO(_source.read(source, max_bytes))).load()
         return loaded
     content = read_network_pkl(source, max_bytes)
-    return {key: _built(f"{_source.name_of(source)}: {key}", value) for key, value in content.items()}
-
-
-def _built(where: str, value: Any) -> nn.Module | Any:
-    try:
-        return build_record(value) if isinstance(value, Record) else value
-    except CheckpointError as error:
-        raise CheckpointError(f"{where}: {error} (read_network_pkl gives its tensors as they are)") from error
+    built: dict[int, Any] = {}  # what is one object in the pickle stays one
+    for key, value in content.items():
+        if isinstance(value, Record):
+            try:
+                content[key] = built[id(value)] = built.get(id(value)) or build_record(value, key)
+            except CheckpointError as error:
+                where = f"{_source.name_of(source)}: {shortened(key)}"
+                raise CheckpointError(f"{where}: {error} (read_network_pkl gives its tensors as they are)") from error
+    return content
 
 
 class _ExecutingUnpickler(pickle.Unpickler):

@@ -1,16 +1,18 @@
-"""Networks as safetensors files: tensors, and in the metadata the class and its arguments as JSON. No code, either."""
+"""Networks of ``ganops.models`` as files: safetensors, which holds no code, and pickles for programs that want one."""
 
 from __future__ import annotations
 
-import json
 import os
+import pickle
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from torch import nn
 
 from ._build import CONFIG, MODELS, NetworkConfig, model_class
 from ._errors import CheckpointError
+from ._records import PERSISTENCE_VERSION, PERSISTENT
 
 METADATA = "ganops"
 HINT = "safetensors is missing: pip install 'ganops[compat]'"
@@ -35,7 +37,7 @@ def config_of(network: nn.Module, kwargs: Mapping[str, Any] | None = None) -> Ne
         raise TypeError(f"network must be one of ganops.models ({', '.join(MODELS)}), got {type(network).__name__}")
     if kwargs is None:
         raise ValueError("kwargs must be given, since this network was not loaded: its constructor's arguments")
-    return NetworkConfig(model, dict(kwargs))
+    return NetworkConfig(model, dict(kwargs), "D" if model.endswith("Discriminator") else "G_ema")
 
 
 def save_network(network: nn.Module, path: str | os.PathLike[str], kwargs: Mapping[str, Any] | None = None) -> None:
@@ -52,9 +54,9 @@ def save_network(network: nn.Module, path: str | os.PathLike[str], kwargs: Mappi
         OSError: the file cannot be written.
     """
     safetensors = _safetensors()
-    config = config_of(network, kwargs)
-    metadata = {"format": "pt", METADATA: json.dumps({"model": config.model, "kwargs": config.kwargs})}
-    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in network.state_dict().items()}
+    metadata = {"format": "pt", METADATA: config_of(network, kwargs).to_json()}
+    # The format does not know tensors that share memory, as filters of several layers may.
+    tensors = {name: tensor.cpu().contiguous().clone() for name, tensor in network.state_dict().items()}
     safetensors.torch.save_file(tensors, path, metadata)
 
 
@@ -71,13 +73,52 @@ def load_network(path: str | os.PathLike[str]) -> nn.Module:
         with safetensors.safe_open(path, framework="pt") as file:
             metadata = (file.metadata() or {}).get(METADATA, "null")
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 -- it is no dict
-        config = json.loads(metadata)
-        if not isinstance(config, dict) or not isinstance(config.get("kwargs"), dict):
-            raise CheckpointError("its metadata does not say which network of ganops it is")
-        network = NetworkConfig(str(config.get("model")), config["kwargs"]).build(tensors)
-    except (safetensors.SafetensorError, ValueError, RecursionError) as error:
+        network = NetworkConfig.from_json(metadata).build(tensors)
+    except (safetensors.SafetensorError, CheckpointError) as error:
         raise CheckpointError(f"{os.fspath(path)}: {error}") from error
     return network.eval().requires_grad_(False)
+
+
+def save_network_pkl(network: nn.Module, path: str | os.PathLike[str], kwargs: Mapping[str, Any] | None = None) -> None:
+    """Write a network of ``ganops.models`` as a pickle in the form of NVIDIA's.
+
+    A generator is both "G" and "G_ema" in it, beside a "D" that is an empty module, because NVIDIA's loader wants all
+    three. A discriminator is its "D". :func:`load_network_pkl` reads it without executing anything. NVIDIA's executes
+    the source in such files; here that is one line, which imports the class from ganops: it must be installed there.
+
+    Args:
+        network, path, kwargs: as in :func:`save_network`.
+
+    Raises:
+        TypeError, ValueError: see :func:`config_of`.
+        OSError: the file cannot be written.
+    """
+    config = config_of(network, kwargs)
+    module, class_name = config.model.split(".")
+    state = {name: value for name, value in vars(network).items() if name != CONFIG}
+    meta = {
+        "type": "class",
+        "version": PERSISTENCE_VERSION,
+        "module_src": f"from ganops.models.{module} import {class_name}\n",
+        "class_name": class_name,
+        "state": {**state, "_init_args": (), "_init_kwargs": config.kwargs},
+    }
+    # The call's function cannot be pickled where it cannot be imported, so the opcodes around (meta,) are put by hand.
+    # Protocol 3 has no frames, which makes a pickle without its PROTO and STOP a part of another.
+    function = pickle.GLOBAL + f"{PERSISTENT.module}\n{PERSISTENT.name}\n".encode()
+    pickled = function + _opcodes((meta,)) + pickle.REDUCE
+    if class_name == "Generator":
+        memo = b"\1"  # of what is in it, nothing is needed any more; 0 takes the names
+        again = pickle.BINGET + memo
+        items = [("D", _opcodes(nn.Identity())), ("G_ema", pickled + pickle.BINPUT + memo), ("G", again)]
+    else:
+        items = [("D", pickled)]
+    content = b"".join(_opcodes(name) + value + pickle.SETITEM for name, value in items)
+    Path(path).write_bytes(_opcodes({}, begin=0) + content + pickle.STOP)
+
+
+def _opcodes(value: Any, begin: int = 2) -> bytes:
+    return pickle.dumps(value, protocol=3)[begin:-1]
 
 
 def _safetensors() -> Any:

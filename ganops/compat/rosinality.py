@@ -119,9 +119,9 @@ def _network(key: str, state: Any, latent_avg: Any) -> nn.Module:
     tensors = _Tensors(state)
     try:
         if NETWORKS[key] == "stylegan2.Discriminator":
-            network = _discriminator(tensors)
+            network = _discriminator(tensors, key)
         else:
-            network = _generator(tensors, latent_avg)
+            network = _generator(tensors, key, latent_avg)
         if tensors.left:
             raise CheckpointError(f"has {next(iter(tensors.left))}, which no such network has")
     except CheckpointError as error:
@@ -129,7 +129,7 @@ def _network(key: str, state: Any, latent_avg: Any) -> nn.Module:
     return network.eval()
 
 
-def _generator(tensors: _Tensors, latent_avg: Any) -> nn.Module:
+def _generator(tensors: _Tensors, name: str, latent_avg: Any) -> nn.Module:
     found: dict[str, Tensor] = {}
     mapping_layers = 0
     while f"style.{mapping_layers + 1}.weight" in tensors:
@@ -178,7 +178,7 @@ def _generator(tensors: _Tensors, latent_avg: Any) -> nn.Module:
         "mapping_kwargs": {"num_layers": mapping_layers},
         **_channels(resolution, found["synthesis.b4.const"].shape[0], highest),
     }
-    network = NetworkConfig("stylegan2.Generator", kwargs).build(found)
+    network = NetworkConfig("stylegan2.Generator", kwargs, name).build(found)
     _set_w_avg(network, latent_avg)
     return network
 
@@ -198,7 +198,7 @@ def _set_w_avg(network: Any, latent_avg: Any) -> None:
         mapping.w_avg.copy_(mapping(z)[:, 0].mean(dim=0))
 
 
-def _discriminator(tensors: _Tensors) -> nn.Module:
+def _discriminator(tensors: _Tensors, name: str) -> nn.Module:
     count = 0
     while f"convs.{count + 1}.skip.1.weight" in tensors:
         count += 1
@@ -227,4 +227,4 @@ def _discriminator(tensors: _Tensors) -> nn.Module:
         "img_channels": image_channels,
         **_channels(resolution, len(found["b4.conv.weight"]), highest),
     }
-    return NetworkConfig("stylegan2.Discriminator", kwargs).build(found)
+    return NetworkConfig("stylegan2.Discriminator", kwargs, name).build(found)

@@ -66,12 +66,28 @@ class NetworkConfig:
                 network = cls(**self.kwargs)
         except Exception as error:  # whatever a constructor makes of arguments that a stranger chose
             raise CheckpointError(f"ganops.models.{self.model} refuses its arguments: {error}") from error
-        try:
-            network.load_state_dict(tensors, strict=True, assign=True)
-        except RuntimeError as error:
-            raise CheckpointError(f"its tensors are not those of ganops.models.{self.model}: {error}") from None
+        if difference := compare(tensors, network.state_dict()):
+            raise CheckpointError(f"its tensors are not those of ganops.models.{self.model}: {difference}")
+        network.load_state_dict(tensors, strict=True, assign=True)
         setattr(network, CONFIG, self)
         return network
+
+
+def compare(found: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> str:
+    """How the names and shapes of tensors differ, in a few words; nothing if they do not."""
+    missing = [name for name in expected if name not in found]
+    unknown = [name for name in found if name not in expected]
+    shapes = [name for name, tensor in expected.items() if name in found and found[name].shape != tensor.shape]
+    words = []
+    if missing:
+        words.append(f"{len(missing)} are missing, such as {missing[0]}")
+    if unknown:
+        words.append(f"{len(unknown)} are unknown, such as {shortened(unknown[0])}")
+    if shapes:
+        name = shapes[0]
+        wanted = f"{name} has {list(found[name].shape)} for {list(expected[name].shape)}"
+        words.append(f"{len(shapes)} have another shape, such as {wanted}")
+    return "; ".join(words)
 
 
 def model_class(model: str) -> type[nn.Module]:
@@ -139,8 +155,10 @@ def arguments(record: Record, model: str) -> dict[str, Any]:
     recorded = defaults(record)
     kwargs: dict[str, Any] = {}
     for name, value in bound.arguments.items():
+        if name in ("mapping_kwargs", "synthesis_kwargs") and not isinstance(value, dict):
+            raise CheckpointError(f"{name} of its constructor is a {type(value).__name__}, expected a dict")
         if name == "mapping_kwargs":
-            value = {**recorded.get(name, {}), **(value or {})}
+            value = {**recorded.get(name, {}), **value}
         spread = name == "synthesis_kwargs" or signature.parameters[name].kind is inspect.Parameter.VAR_KEYWORD
         kwargs.update(value if spread else {name: value})
     return {**recorded, **kwargs}

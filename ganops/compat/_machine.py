@@ -22,7 +22,8 @@ MAX_LINE = 4096
 """Bytes of an argument that ends with its line: a name or a number."""
 
 NUMBERS = ("INT", "BININT", "BININT1", "BININT2", "LONG", "LONG1", "LONG4", "FLOAT", "BINFLOAT")
-TEXT = ("UNICODE", "BINUNICODE", "SHORT_BINUNICODE", "BINUNICODE8", "BINBYTES", "SHORT_BINBYTES", "BINBYTES8")
+TEXT = ("UNICODE", "BINUNICODE", "SHORT_BINUNICODE", "BINUNICODE8")
+BYTES = ("BINBYTES", "SHORT_BINBYTES", "BINBYTES8", "BYTEARRAY8")
 CONSTANTS = {"NONE": None, "NEWTRUE": True, "NEWFALSE": False, "EMPTY_TUPLE": ()}
 EMPTY_CONTAINERS: dict[str, Callable[[], Any]] = {"EMPTY_LIST": list, "EMPTY_DICT": dict, "EMPTY_SET": set}
 TUPLES = {"TUPLE1": 1, "TUPLE2": 2, "TUPLE3": 3}
@@ -244,7 +245,7 @@ OPERATIONS: dict[str, Operation] = {
     "NEWOBJ": Machine.new,
     "BUILD": Machine.build,
     "BINPERSID": lambda m, a: m.push(m.constructors.persistent(m.pop())),
-    **{name: Machine.push for name in NUMBERS + TEXT},
+    **{name: Machine.push for name in NUMBERS + TEXT + BYTES},
     **{name: lambda m, a, value=value: m.push(value) for name, value in CONSTANTS.items()},  # type: ignore[misc]
     **{name: lambda m, a, make=make: m.push(make()) for name, make in EMPTY_CONTAINERS.items()},  # type: ignore[misc]
     **{name: lambda m, a, n=n: m.push(m.pop_many(n)) for name, n in TUPLES.items()},  # type: ignore[misc]

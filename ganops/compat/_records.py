@@ -197,7 +197,7 @@ class NetworkConstructors:
 
     def array(self, data: Any, dtype: Any, shape: Any, order: Any) -> np.ndarray[Any, Any]:
         """A numpy array of protocol 5."""
-        if not isinstance(data, bytes) or not isinstance(dtype, np.dtype) or order not in ("C", "F"):
+        if not isinstance(data, bytes | bytearray) or not isinstance(dtype, np.dtype) or order not in ("C", "F"):
             raise CheckpointError("a numpy array has no bytes, dtype or order")
         self.budget.spend(len(data), "arrays")
         return np.frombuffer(data, dtype).reshape(_storage.sizes(shape), order=order).copy()

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import io
+import pickle
 import zipfile
 from typing import Any
 
@@ -72,6 +73,8 @@ def load_torch_file(data: bytes) -> dict[str, Any]:
             content = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
     except CheckpointError:
         raise
+    except pickle.UnpicklingError as error:  # whose text advises to load without this protection
+        raise CheckpointError("is damaged, or holds more than tensors and plain values; refused") from error
     except Exception as error:  # torch and zipfile raise nearly anything on damaged files
         raise CheckpointError(f"cannot be loaded: {error}") from error
     if not isinstance(content, dict):
@@ -116,8 +119,8 @@ class _Tensors:
 
 
 def _network(key: str, state: Any, latent_avg: Any) -> nn.Module:
-    tensors = _Tensors(state)
     try:
+        tensors = _Tensors(state)
         if NETWORKS[key] == "stylegan2.Discriminator":
             network = _discriminator(tensors, key)
         else:

@@ -236,6 +236,12 @@ def test_missing_and_unknown_tensors() -> None:
     refused(dumps({"G_ema": changed}), "1 are unknown, such as 'synthesis.extra'")
 
 
+def test_tensors_of_another_type() -> None:
+    changed = network(stylegan2.Generator, GENERATOR2)
+    changed.synthesis.b4.const = nn.Parameter(torch.ones(8, 4, 4, dtype=torch.int64), requires_grad=False)
+    refused(dumps({"G_ema": changed}), "1 are torch.int64, such as synthesis.b4.const")
+
+
 def tensor_of(data: bytes, *view: Any) -> bytes:
     storage = Call(torch.storage._load_from_bytes, data)
     return dumps({"x": Call(torch._utils._rebuild_tensor_v2, storage, *view, False, None)})

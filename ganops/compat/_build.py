@@ -65,7 +65,7 @@ class NetworkConfig:
             with torch.device("meta"):
                 network = cls(**self.kwargs)
         except Exception as error:  # whatever a constructor makes of arguments that a stranger chose
-            raise CheckpointError(f"ganops.models.{self.model} refuses its arguments: {error}") from error
+            raise CheckpointError(f"ganops.models.{self.model} refuses its arguments: {shortened(str(error), 300)}") from error
         if difference := compare(tensors, network.state_dict()):
             raise CheckpointError(f"its tensors are not those of ganops.models.{self.model}: {difference}")
         network.load_state_dict(tensors, strict=True, assign=True)
@@ -78,6 +78,7 @@ def compare(found: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> str:
     missing = [name for name in expected if name not in found]
     unknown = [name for name in found if name not in expected]
     shapes = [name for name, tensor in expected.items() if name in found and found[name].shape != tensor.shape]
+    numbers = [name for name in expected if name in found and not found[name].is_floating_point()]
     words = []
     if missing:
         words.append(f"{len(missing)} are missing, such as {missing[0]}")
@@ -87,6 +88,8 @@ def compare(found: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> str:
         name = shapes[0]
         wanted = f"{name} has {list(found[name].shape)} for {list(expected[name].shape)}"
         words.append(f"{len(shapes)} have another shape, such as {wanted}")
+    if numbers:
+        words.append(f"{len(numbers)} are {found[numbers[0]].dtype}, such as {numbers[0]}")
     return "; ".join(words)
 
 

@@ -48,6 +48,19 @@ def test_what_ganops_does_not_know_is_an_inert_record() -> None:
     assert loaded["training_set_kwargs"]["path"] == "images.zip"
 
 
+def test_networks_that_are_not_wanted_stay_records() -> None:
+    changed = network(stylegan2.Discriminator, DISCRIMINATOR)
+    changed.extra = torch.nn.Parameter(torch.ones(1))
+    data = dumps(snapshot(network(stylegan2.Generator, GENERATOR2), changed))
+    with pytest.raises(
+        CheckpointError, match=r"'D': .* 1 are unknown, such as 'extra' \(networks=\[...\] loads others"
+    ):
+        load(data)
+    loaded = load_network_pkl(io.BytesIO(data), ["G_ema"])
+    assert isinstance(loaded["G_ema"], stylegan2.Generator) and isinstance(loaded["D"], Record)
+    assert torch.equal(loaded["D"].state_dict()["extra"], torch.ones(1))
+
+
 def test_networks_know_what_made_them() -> None:
     config = load(dumps({"G_ema": network(stylegan2.Generator, GENERATOR2)}))["G_ema"].checkpoint_config
     assert (config.model, config.name) == ("stylegan2.Generator", "G_ema")

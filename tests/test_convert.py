@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import safetensors.torch
 import torch
-from network_pickles import DISCRIMINATOR, GENERATOR2, dumps, generators, network, snapshot
+from network_pickles import DISCRIMINATOR, GENERATOR2, Persistent, dumps, generators, network, snapshot
 from torch import Tensor, nn
 
 from ganops.__main__ import main
@@ -204,7 +204,7 @@ def test_rosinality_by_the_command(
     assert main(["convert", source, target, "--network", "d"]) == 0
     assert equal(load_network(target), networks["d"])
     assert main(["convert", source, target, "--network", "x"]) == 1
-    assert "has no network 'x'; ganops knows of g, d, g_ema" in capsys.readouterr().err
+    assert "holds none of x" in capsys.readouterr().err
 
 
 def test_the_command_refuses(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -220,6 +220,13 @@ def test_the_command_refuses(tmp_path: Path, capsys: pytest.CaptureFixture[str])
         assert main(["convert", *arguments]) == status
         assert reason in capsys.readouterr().err
     assert list(tmp_path.iterdir()) == [path]
+    path.write_bytes(dumps({"G_ema": Persistent("TriPlaneGenerator", {"_init_kwargs": {"z_dim": 512}}), "G": None}))
+    for options, reason in (
+        ([], "G_ema is <inert record of TriPlaneGenerator(z_dim=512)>, of which ganops has no model"),
+        (["--network", "H"], "has no network 'H', only G_ema, G"),
+    ):
+        assert main(["convert", str(path), str(tmp_path / "y.safetensors"), *options]) == 1
+        assert reason in capsys.readouterr().err
 
 
 class Command:

@@ -60,10 +60,11 @@ def load(source: str, network: str | None) -> tuple[str, nn.Module]:
     if suffix not in DEFAULTS:
         raise CommandError(f"argument FROM: expected .pkl, .pt or .safetensors, got {source!r}", BAD_ARGUMENT)
     name = network or DEFAULTS[suffix]
-    content = load_network_pkl(source) if suffix == ".pkl" else load_rosinality(source)
-    found = [key for key, value in content.items() if isinstance(value, nn.Module)]
-    if name not in found:
-        raise CommandError(f"{source}: has no network {name!r}; ganops knows of {', '.join(found) or 'none'}")
+    content = load_network_pkl(source, [name]) if suffix == ".pkl" else load_rosinality(source, [name])
+    if name not in content:
+        raise CommandError(f"{source}: has no network {name!r}, only {', '.join(content) or 'nothing'}")
+    if not isinstance(content[name], nn.Module):
+        raise CommandError(f"{source}: {name} is {content[name]!r}, of which ganops has no model")
     return name, content[name]
 
 

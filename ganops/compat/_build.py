@@ -65,7 +65,9 @@ class NetworkConfig:
             with torch.device("meta"):
                 network = cls(**self.kwargs)
         except Exception as error:  # whatever a constructor makes of arguments that a stranger chose
-            raise CheckpointError(f"ganops.models.{self.model} refuses its arguments: {shortened(str(error), 300)}") from error
+            raise CheckpointError(
+                f"ganops.models.{self.model} refuses its arguments: {shortened(str(error), 300)}"
+            ) from error
         if difference := compare(tensors, network.state_dict()):
             raise CheckpointError(f"its tensors are not those of ganops.models.{self.model}: {difference}")
         network.load_state_dict(tensors, strict=True, assign=True)

@@ -18,14 +18,8 @@ from ._machine import BoundedReader, Budget, Machine, Name
 PERSISTENCE_VERSION = 6
 PERSISTENT = Name("torch_utils.persistence", "_reconstruct_persistent_obj")
 INERT_PACKAGES = (
-    "torch.nn.modules",
-    "torch_utils",
-    "training",
-    "dnnlib",
-    "ganops.models",
-    "timm",
-    "pg_modules",
-    "feature_networks",
+    *("torch.nn", "torch_utils", "training", "dnnlib", "ganops.models"),
+    *("timm", "pg_modules", "feature_networks"),  # discriminators on pretrained features
 )
 """Packages whose classes network pickles hold beside persistent ones. Objects of such a class become records."""
 

@@ -13,6 +13,7 @@ from typing import IO, Any, BinaryIO
 from ._errors import CheckpointError
 
 MAX_BYTES = 4 * 2**30
+CHUNK_BYTES = 2**24
 TIMEOUT_SECONDS = 60
 Source = str | os.PathLike[str] | BinaryIO
 
@@ -66,9 +67,14 @@ def read(source: Source, max_bytes: int = MAX_BYTES) -> bytes:
 
 
 def _at_most(file: Any, max_bytes: int, name: str) -> bytes:
-    data = file.read(max_bytes + 1)
-    if not isinstance(data, bytes):
-        raise TypeError(f"{name} must be open for reading bytes, not text")
-    if len(data) > max_bytes:
-        raise CheckpointError(f"{name}: larger than max_bytes = {max_bytes}")
-    return data
+    # Not at once: read(n) allocates n bytes, however few there are.
+    chunks: list[bytes] = []
+    size = 0
+    while chunk := file.read(CHUNK_BYTES):
+        if not isinstance(chunk, bytes):
+            raise TypeError(f"{name} must be open for reading bytes, not text")
+        size += len(chunk)
+        if size > max_bytes:
+            raise CheckpointError(f"{name}: larger than max_bytes = {max_bytes}")
+        chunks.append(chunk)
+    return b"".join(chunks)

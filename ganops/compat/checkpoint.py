@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import pickle
+from collections.abc import Collection
 from typing import Any
 
 import torch
@@ -21,6 +22,7 @@ from ._source import MAX_BYTES, Source
 TENSORFLOW_NETWORK = "dnnlib.tflib.network.Network"
 TENSORFLOW_HINT = """is a TensorFlow pickle of StyleGAN or StyleGAN2; convert it once, with legacy.py of
 NVlabs/stylegan3: python legacy.py --source=OLD.pkl --dest=NEW.pkl; then load NEW.pkl"""
+UNFIT_HINT = "networks=[...] loads others alone, read_network_pkl gives tensors as they are"
 ZIP_MAGIC = b"PK\x03\x04"
 ZIP_HINT = "is a torch.save or zip file, no network pickle; for rosinality's see ganops.compat.load_rosinality"
 
@@ -57,7 +59,11 @@ def read_network_pkl(source: Source, max_bytes: int = MAX_BYTES) -> dict[str, An
 
 
 def load_network_pkl(
-    source: Source, *, execute_embedded_source: bool = False, max_bytes: int = MAX_BYTES
+    source: Source,
+    networks: Collection[str] | None = None,
+    *,
+    execute_embedded_source: bool = False,
+    max_bytes: int = MAX_BYTES,
 ) -> dict[str, Any]:
     """Load the networks of an official pickle: StyleGAN2-ADA's and StyleGAN3's G, D and G_ema.
 
@@ -67,6 +73,7 @@ def load_network_pkl(
 
     Args:
         source: a path, an https address, or a file open for reading bytes.
+        networks: names of those to make, such as ["G_ema"]; the rest stay records. Default: all that ganops knows.
         execute_embedded_source: run the source code in the file, as NVIDIA's loader does, and return instances of its
             own classes. **Whoever wrote the file then runs what they like on this machine.** The file's codebase
             (``torch_utils``, ``dnnlib``) must be importable.
@@ -85,12 +92,11 @@ def load_network_pkl(
     content = read_network_pkl(source, max_bytes)
     built: dict[int, Any] = {}  # what is one object in the pickle stays one
     for key, value in content.items():
-        if isinstance(value, Record):
+        if isinstance(value, Record) and (networks is None or key in networks):
             try:
                 content[key] = built[id(value)] = built.get(id(value)) or build_record(value, key)
             except CheckpointError as error:
-                where = f"{_source.name_of(source)}: {shortened(key)}"
-                raise CheckpointError(f"{where}: {error} (read_network_pkl gives its tensors as they are)") from error
+                raise CheckpointError(f"{_source.name_of(source)}: {shortened(key)}: {error} ({UNFIT_HINT})") from error
     return content
 
 

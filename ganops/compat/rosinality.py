@@ -10,6 +10,7 @@ import argparse
 import io
 import pickle
 import zipfile
+from collections.abc import Collection
 from typing import Any
 
 import torch
@@ -25,15 +26,18 @@ ZIP_MAGIC, LEGACY_MAGIC = b"PK\x03\x04", b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x
 W_AVG_SAMPLES = 4096
 
 
-def load_rosinality(source: Source, max_bytes: int = MAX_BYTES) -> dict[str, nn.Module]:
+def load_rosinality(
+    source: Source, networks: Collection[str] = tuple(NETWORKS), *, max_bytes: int = MAX_BYTES
+) -> dict[str, nn.Module]:
     """Load a checkpoint of rosinality's stylegan2-pytorch (``.pt``); executes nothing.
 
     Args:
         source: a path, an https address, or a file open for reading bytes.
+        networks: names of those to load.
         max_bytes: the most to read.
 
     Returns:
-        Those of "g", "d" and "g_ema" that it holds, as networks of ``ganops.models.stylegan2`` on the CPU, in eval
+        Those of "g", "d" and "g_ema" that it holds and are to be loaded, as networks of ``ganops.models.stylegan2`` on the CPU, in eval
         mode. The centre of truncation is the file's ``latent_avg``, or without one the mean w of 4096 random z, which
         rosinality's scripts draw anew each time. The mapping's learning rate multiplier, which the file does not hold,
         is taken to be 0.01.
@@ -45,9 +49,9 @@ def load_rosinality(source: Source, max_bytes: int = MAX_BYTES) -> dict[str, nn.
     name = _source.name_of(source)
     try:
         content = load_torch_file(_source.read(source, max_bytes))
-        states = {key: content[key] for key in NETWORKS if key in content}
+        states = {key: content[key] for key in NETWORKS if key in content and key in networks}
         if not states:
-            raise CheckpointError(f"holds none of {', '.join(NETWORKS)}")
+            raise CheckpointError(f"holds none of {', '.join(networks)}")
         return {key: _network(key, state, content.get("latent_avg")) for key, state in states.items()}
     except CheckpointError as error:
         raise CheckpointError(f"{name}: {error}") from error

@@ -65,6 +65,7 @@ def calls(canary: str) -> dict[str, Call]:
         "range": Call(range, 2**40),
         "pickle.loads": Call(pickle.loads, b"N."),
         "a network's class": Call(nn.Linear, 2**20, 2**20),
+        "a size of a list": Call(torch.Size, [1, 2]),
         "set of lists": Call(set, [[]]),
         "set of a number": Call(set, 2**40),
         "state of a set": Call(set, [], state={"x": 1}),
@@ -171,8 +172,13 @@ def test_deep_nesting_is_only_deep() -> None:
 
 
 def test_other_records_are_refused() -> None:
+    nested: tuple[Any, ...] = ()
+    for _ in range(60):
+        nested = nested, nested
     for meta, reason in (
-        ({"version": 5}, "version '5', expected 6"),
+        ({"version": 5}, "version 5, expected 6"),
+        ({"version": nested}, "version <tuple>, expected 6"),
+        ({"class_name": nested}, "lacks its class_name, state or module_src"),
         ({"type": "function"}, "another type than 'class'"),
         ({"class_name": 3}, "lacks its class_name, state or module_src"),
         ({"state": None}, "lacks its class_name, state or module_src"),
@@ -193,6 +199,12 @@ def test_modules_that_are_too_many() -> None:
         wide = with_modules({"a": wide, "b": wide})
     for _ in range(40):
         deep = with_modules({"a": deep})
+    many = Persistent("Generator", {"_parameters": dict.fromkeys(map(str, range(2000)))})
+    long = Persistent("Generator", {"_parameters": {10**6 * "x": None}})
+    hidden = Persistent("Generator", {"_non_persistent_buffers_set": "text", "_buffers": {"x": None}})
+    for module in (many, long, hidden):
+        generator = with_modules({"synthesis": with_modules({"b4": module})})
+        refused(dumps({"G_ema": generator}), "is no dict of up to 1000 names|is no set")
     for module in (wide, deep):
         refused(
             dumps({"G_ema": with_modules({"synthesis": with_modules({"b4": module})})}), "modules inside one another"
@@ -256,10 +268,11 @@ STORED = torch.arange(8.0)
         (tensor_of(payload(STORED), 0, (9,), (1,)), "larger than its storage"),
         (tensor_of(payload(STORED), 1, (8,), (1,)), "larger than its storage"),
         (tensor_of(payload(STORED), 0, (2**20, 2**20), (0, 0)), "larger than its storage"),
-        (tensor_of(payload(STORED), 0, (2**62, 2**62), (1, 1)), "no tuple of small integers"),
-        (tensor_of(payload(STORED), 0, (2, -1), (1, 1)), "no tuple of small integers"),
+        (tensor_of(payload(STORED), 0, (2**62, 2**62), (1, 1)), "no short tuple of small integers"),
+        (tensor_of(payload(STORED), 0, (2, -1), (1, 1)), "no short tuple of small integers"),
         (tensor_of(payload(STORED), 0, (2,), (2**62,)), "larger than its storage"),
         (tensor_of(payload(STORED), -4, (2,), (1,)), "offset -4"),
+        (tensor_of(payload(STORED), 0, 100 * (1,), 100 * (1,)), "no short tuple of small integers"),
         (tensor_of(payload(STORED), 0, (2,), (1, 1)), r"size \[2\], stride \[1, 1\]"),
         (tensor_of(payload(STORED, count=2**60), 0, (2,), (1,)), "declares 8 elements .* bytes"),
         (tensor_of(payload(STORED, count=-1), 0, (2,), (1,)), "declares 8 elements"),
@@ -306,7 +319,7 @@ def test_arrays_that_contradict_their_bytes() -> None:
     for state, reason in (
         ((1, (2**40,), np.dtype("f8"), False, b"12345678"), "byte .*"),
         ((1, (1,), np.dtype("f8"), False, [1]), "no bytes, dtype or order"),
-        ((1, (-1,), np.dtype("f8"), False, b""), "no tuple of small integers"),
+        ((1, (-1,), np.dtype("f8"), False, b""), "no short tuple of small integers"),
         ((1, (1,)), "state of another form"),
     ):
         refused(dumps({"x": Call(reconstruct, np.ndarray, (0,), b"b", state=state)}), reason)

@@ -253,8 +253,12 @@ def test_rosinality_files_that_do_not_fit(checkpoint: dict[str, Any]) -> None:
         ({"convs.0.conv.weight": torch.ones(1, 8, 8, 1, 1)}, "another shape, such as synthesis.b8.conv0.weight"),
         ({"conv1.conv.weight": torch.ones(2, 8, 8, 3, 3)}, r"conv1.conv.weight has shape \[2, 8, 8, 3, 3\]"),
         ({"to_rgbs.0.upsample.kernel": torch.eye(4)}, "no blur kernel, or different ones"),
-        ({"extra": torch.ones(1)}, "has extra, which no such network has"),
-        ({"extra": 3}, "is no state_dict"),
+        ({"extra": torch.ones(1)}, "has 'extra', which no such network has"),
+        ({"extra": 3}, "is no state_dict of ordinary tensors"),
+        ({3: torch.ones(1)}, "is no state_dict of ordinary tensors"),
+        ({"conv1.conv.weight": torch.ones(1).expand(1, 2**20, 2**20, 3, 3)}, "is no state_dict of ordinary tensors"),
+        ({"conv1.conv.weight": torch.ones(1, 8, 8, 3, 3, device="meta")}, "is no state_dict of ordinary tensors"),
+        ({"conv1.conv.weight": torch.ones(1, 8, 8, 3, 3).to_sparse()}, "is no state_dict of ordinary tensors"),
     ):
         with pytest.raises(CheckpointError, match=f"the checkpoint: g: .*{reason}"):
             load_rosinality(saved({"g": {**checkpoint["g"], **change}}))

@@ -20,6 +20,8 @@ from ._errors import CheckpointError
 MAX_INT_BITS = 128
 MAX_LINE = 4096
 """Bytes of an argument that ends with its line: a name or a number."""
+MAX_NAME = 500
+"""Characters of a global's name, or of an attribute's."""
 
 NUMBERS = ("INT", "BININT", "BININT1", "BININT2", "LONG", "LONG1", "LONG4", "FLOAT", "BINFLOAT")
 TEXT = ("UNICODE", "BINUNICODE", "SHORT_BINUNICODE", "BINUNICODE8")
@@ -107,7 +109,7 @@ class Machine:
                     raise CheckpointError("this opcode has no place in a checkpoint")
                 operation(self, argument)
             (value,) = self.stack
-        except (ValueError, TypeError, IndexError, KeyError, AttributeError, OverflowError, MemoryError) as error:
+        except (ValueError, TypeError, IndexError, KeyError, OverflowError, MemoryError, RuntimeError) as error:
             raise CheckpointError(f"byte {position} of the pickle, {opcode}: {_reason(error)}") from None
         if self.marks:
             raise CheckpointError("the pickle ends with a mark on its stack")
@@ -143,13 +145,15 @@ class Machine:
             raise CheckpointError(f"a frame of {size} bytes is declared and {left} are left: truncated?")
 
     def global_name(self, argument: str) -> None:
-        module, name = argument.split(" ", 1)
-        self.push(self.constructors.find(Name(module, name)))
+        self.find(*argument.split(" ", 1))
 
     def stack_global(self, _: None) -> None:
         module, name = self.pop_many(2)
-        if not isinstance(module, str) or not isinstance(name, str):
-            raise CheckpointError("a global's name is no text")
+        self.find(module, name)
+
+    def find(self, module: Any, name: Any) -> None:
+        if not all(isinstance(part, str) and len(part) <= MAX_NAME for part in (module, name)):
+            raise CheckpointError("a global's name is no text, or a long one")
         self.push(self.constructors.find(Name(module, name)))
 
     def reduce(self, _: None) -> None:

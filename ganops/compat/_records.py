@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
@@ -13,7 +14,7 @@ from torch import Tensor, nn
 
 from . import _storage
 from ._errors import CheckpointError, shortened
-from ._machine import BoundedReader, Budget, Machine, Name
+from ._machine import MAX_NAME, BoundedReader, Budget, Machine, Name
 
 PERSISTENCE_VERSION = 6
 PERSISTENT = Name("torch_utils.persistence", "_reconstruct_persistent_obj")
@@ -23,8 +24,9 @@ INERT_PACKAGES = (
 )
 """Packages whose classes network pickles hold beside persistent ones. Objects of such a class become records."""
 
-MAX_DEPTH = 32
-MAX_MODULES = 20_000
+MAX_DEPTH, MAX_MODULES = 32, 4000
+MAX_ENTRIES = 1000
+"""Parameters, buffers or submodules of one module."""
 NUMBER_DTYPE = re.compile("[<>|=]?[biuf][1248]")
 
 
@@ -78,7 +80,9 @@ class Record:
         """Its parameters and persistent buffers by name, as ``nn.Module.state_dict(keep_vars=True)`` gives them."""
         tensors: dict[str, Tensor] = {}
         for prefix, record in self.modules():
-            hidden = record.state.get("_non_persistent_buffers_set", ())
+            hidden = record.state.get("_non_persistent_buffers_set", frozenset())
+            if not isinstance(hidden, set | frozenset):
+                raise CheckpointError(f"_non_persistent_buffers_set of {shortened(record.class_name)} is no set")
             buffers = {name: t for name, t in record._table("_buffers").items() if name not in hidden}
             for name, tensor in {**record._table("_parameters"), **buffers}.items():
                 if isinstance(tensor, Tensor):
@@ -86,10 +90,11 @@ class Record:
         return tensors
 
     def _table(self, name: str) -> dict[str, Any]:
-        table = self.state.get(name, {})
-        if not isinstance(table, dict) or not all(isinstance(key, str) for key in table):
-            raise CheckpointError(f"{name} of {shortened(self.class_name)} is no dict with names")
-        return table
+        table: Any = self.state.get(name, {})
+        if isinstance(table, dict) and len(table) <= MAX_ENTRIES:
+            if all(isinstance(key, str) and len(key) <= MAX_NAME for key in table):
+                return table
+        raise CheckpointError(f"{name} of {shortened(self.class_name)} is no dict of up to {MAX_ENTRIES} names")
 
     def __repr__(self) -> str:
         shown = [*map(_brief, self.init_args), *(f"{key}={_brief(value)}" for key, value in self.init_kwargs.items())]
@@ -111,7 +116,7 @@ class NetworkConstructors:
             PERSISTENT: self.persistent_object,
             Name("collections", "OrderedDict"): OrderedDict,
             Name("builtins", "set"): self.set_of,
-            Name("torch", "Size"): tuple,
+            Name("torch", "Size"): _storage.sizes,
             Name("torch", "device"): lambda *args: Record("torch.device", args),
             Name("torch._utils", "_rebuild_tensor_v2"): rebuild_tensor,
             Name("torch._utils", "_rebuild_parameter"): rebuild_parameter,
@@ -170,7 +175,7 @@ class NetworkConstructors:
         if not isinstance(meta, dict) or meta.get("type") != "class":
             raise CheckpointError("a persistence record has another type than 'class'")
         if meta.get("version") != PERSISTENCE_VERSION:
-            version = shortened(repr(meta.get("version")))
+            version = _brief(meta.get("version"))
             raise CheckpointError(f"a persistence record has version {version}, expected {PERSISTENCE_VERSION}")
         class_name, state, source = (meta.get(key) for key in ("class_name", "state", "module_src"))
         if not isinstance(class_name, str) or not isinstance(state, dict) or not isinstance(source, str):
@@ -243,7 +248,7 @@ def rebuild_tensor(storage: Any, offset: Any, size: Any, stride: Any, *_: Any) -
     size, stride = _storage.sizes(size), _storage.sizes(stride)
     if len(size) != len(stride) or offset < 0:
         raise CheckpointError(f"a tensor has size {list(size)}, stride {list(stride)}, offset {offset}")
-    numel = int(np.prod(size, dtype=object))
+    numel = math.prod(size)
     last = offset + sum((n - 1) * step for n, step in zip(size, stride, strict=True))
     if numel > storage.numel() or (numel and last >= storage.numel()):
         raise CheckpointError(f"a tensor of size {list(size)} is larger than its storage of {storage.numel()} elements")

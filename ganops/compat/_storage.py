@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import sys
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -19,6 +20,7 @@ from ._machine import BoundedReader, Machine, Name
 MAGIC, VERSION = 0x1950A86A20F9469CFC6C, 1001
 ZIP_MAGIC = b"PK"
 COUNT_BYTES = 8
+MAX_DIMENSIONS = 8
 
 STORAGES = {
     "FloatStorage": torch.float32,
@@ -36,11 +38,21 @@ DTYPES = {str(dtype).removeprefix("torch."): dtype for dtype in STORAGES.values(
 
 
 def sizes(value: Any) -> tuple[int, ...]:
-    """A tuple of small integers that are not negative, or CheckpointError."""
-    fits = isinstance(value, tuple) and all(isinstance(n, int) and 0 <= n <= sys.maxsize for n in value)
+    """A short tuple of integers that are not negative and whose product is no long number, or CheckpointError."""
+    fits = isinstance(value, tuple) and len(value) <= MAX_DIMENSIONS
+    fits = fits and all(isinstance(n, int) and 0 <= n <= sys.maxsize for n in value)
     if not fits or math.prod(max(n, 1) for n in value) > sys.maxsize:
-        raise CheckpointError("a size or stride is no tuple of small integers")
+        raise CheckpointError("a size or stride is no short tuple of small integers")
     return tuple(value)
+
+
+@dataclass(frozen=True)
+class Reference:
+    """What a file says of its storage. The device where it was is of no interest."""
+
+    dtype: torch.dtype
+    key: str
+    count: int
 
 
 class StorageConstructors:
@@ -60,11 +72,11 @@ class StorageConstructors:
     def set_state(self, value: Any, state: Any) -> None:
         raise CheckpointError(f"a tensor's storage sets the state of a {type(value).__name__}; refused")
 
-    def persistent(self, key: Any) -> tuple[Any, ...]:
-        # ('storage', type, key, device, elements, view): the device is where it was, and is of no interest.
-        if not isinstance(key, tuple) or len(key) != 6 or key[0] != "storage" or key[5] is not None:
-            raise CheckpointError("a tensor's storage has a reference of another form")
-        return key
+    def persistent(self, key: Any) -> Reference:
+        match key:
+            case ("storage", Name(name=kind), str(name), str(), int(count), None):
+                return Reference(STORAGES[kind], name, count)
+        raise CheckpointError("a tensor's storage has a reference of another form")
 
 
 def read(payload: bytes) -> Tensor:
@@ -81,11 +93,11 @@ def read(payload: bytes) -> Tensor:
         raise CheckpointError("a tensor's storage does not begin as a torch.save file does")
     if system.get("little_endian") is not True:
         raise CheckpointError("a tensor's storage was saved on a big-endian machine, which is not supported")
-    if not isinstance(reference, tuple) or not isinstance(reference[1], Name) or keys != [reference[2]]:
+    if not isinstance(reference, Reference) or keys != [reference.key]:
         raise CheckpointError("a tensor's storage has a reference of another form")
-    dtype, count = STORAGES[reference[1].name], reference[4]
+    dtype, count = reference.dtype, reference.count
     stored = int.from_bytes(reader.read(COUNT_BYTES), "little", signed=True)
-    expected = count * dtype.itemsize if isinstance(count, int) else -1
+    expected = count * dtype.itemsize
     left = len(payload) - reader.tell()
     if stored != count or left != expected:
         raise CheckpointError(f"a storage declares {stored} elements ({expected} bytes), and has {left} bytes")

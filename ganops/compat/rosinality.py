@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from . import _source
 from ._build import NetworkConfig
-from ._errors import CheckpointError
+from ._errors import CheckpointError, shortened
 from ._source import MAX_BYTES, Source
 
 NETWORKS = {"g": "stylegan2.Generator", "d": "stylegan2.Discriminator", "g_ema": "stylegan2.Generator"}
@@ -37,10 +37,10 @@ def load_rosinality(
         max_bytes: the most to read.
 
     Returns:
-        Those of "g", "d" and "g_ema" that it holds and are to be loaded, as networks of ``ganops.models.stylegan2`` on the CPU, in eval
-        mode. The centre of truncation is the file's ``latent_avg``, or without one the mean w of 4096 random z, which
-        rosinality's scripts draw anew each time. The mapping's learning rate multiplier, which the file does not hold,
-        is taken to be 0.01.
+        Those of "g", "d" and "g_ema" that it holds and are to be loaded, as networks of ``ganops.models.stylegan2`` on
+        the CPU, in eval mode. The centre of truncation is the file's ``latent_avg``, or without one the mean w of 4096
+        random z, which rosinality's scripts draw anew each time. The mapping's learning rate multiplier, which the file
+        does not hold, is taken to be 0.01.
 
     Raises:
         CheckpointError: it is damaged, or of another kind, or its tensors are not those of such networks.
@@ -86,13 +86,19 @@ def load_torch_file(data: bytes) -> dict[str, Any]:
     return content
 
 
+def _ordinary(value: Any) -> bool:
+    """Whether it is a tensor of real numbers on the CPU that is no larger than its storage."""
+    if not isinstance(value, Tensor) or value.layout != torch.strided or value.device.type != "cpu":
+        return False
+    return value.is_floating_point() and value.nbytes <= value.untyped_storage().nbytes()
+
+
 class _Tensors:
     """Tensors of one network by rosinality's names, each to be taken once."""
 
     def __init__(self, state: Any) -> None:
-        fits = isinstance(state, dict) and all(isinstance(value, Tensor) for value in state.values())
-        if not fits:
-            raise CheckpointError("is no state_dict")
+        if not isinstance(state, dict) or not all(isinstance(name, str) and _ordinary(t) for name, t in state.items()):
+            raise CheckpointError("is no state_dict of ordinary tensors")
         self.left: dict[str, Tensor] = dict(state)
 
     def __contains__(self, name: str) -> bool:
@@ -130,7 +136,7 @@ def _network(key: str, state: Any, latent_avg: Any) -> nn.Module:
         else:
             network = _generator(tensors, key, latent_avg)
         if tensors.left:
-            raise CheckpointError(f"has {next(iter(tensors.left))}, which no such network has")
+            raise CheckpointError(f"has {shortened(next(iter(tensors.left)))}, which no such network has")
     except CheckpointError as error:
         raise CheckpointError(f"{key}: {error}") from error
     return network.eval()
@@ -197,7 +203,7 @@ def _channels(resolution: int, lowest: int, highest: int) -> dict[str, Any]:
 
 def _set_w_avg(network: Any, latent_avg: Any) -> None:
     mapping = network.mapping
-    if isinstance(latent_avg, Tensor) and latent_avg.numel() == mapping.w_avg.numel():
+    if _ordinary(latent_avg) and latent_avg.numel() == mapping.w_avg.numel():
         mapping.w_avg.copy_(latent_avg.reshape(-1))
         return
     with torch.no_grad():

@@ -91,14 +91,17 @@ class Record:
 
     def _table(self, name: str) -> dict[str, Any]:
         table: Any = self.state.get(name, {})
-        if isinstance(table, dict) and len(table) <= MAX_ENTRIES:
-            if all(isinstance(key, str) and len(key) <= MAX_NAME for key in table):
-                return table
-        raise CheckpointError(f"{name} of {shortened(self.class_name)} is no dict of up to {MAX_ENTRIES} names")
+        if not isinstance(table, dict) or len(table) > MAX_ENTRIES or not all(map(_is_name, table)):
+            raise CheckpointError(f"{name} of {shortened(self.class_name)} is no dict of up to {MAX_ENTRIES} names")
+        return table
 
     def __repr__(self) -> str:
         shown = [*map(_brief, self.init_args), *(f"{key}={_brief(value)}" for key, value in self.init_kwargs.items())]
         return f"<inert record of {self.class_name}({', '.join(shown)})>"
+
+
+def _is_name(key: object) -> bool:
+    return isinstance(key, str) and len(key) <= MAX_NAME
 
 
 def _brief(value: object) -> str:

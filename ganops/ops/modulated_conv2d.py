@@ -12,7 +12,7 @@ from .._formats import memory_format
 from ..reference import modulated_conv2d as reference
 from ..reference.bias_act import compute_dtype, keeps
 from ._library import Operator, register
-from .bias_act import parse_activation, slope, sum_to_bias
+from .bias_act import for_dtype, parse_activation, slope, sum_to_bias
 from .upfirdn2d import filter_taps
 
 PRENORMALIZE = ("auto", "none", "max", "rms")
@@ -95,6 +95,7 @@ def modulated_conv2d(
         x = x.to(reduced)
     if prenormalize == "auto":
         prenormalize = "max" if x.dtype in (torch.float16, torch.bfloat16) else "none"
+    activation = for_dtype(activation, x.dtype)
     args = (demodulate, prenormalize, noise, up, down, pads, f, flip_weight, input_gain, bias, *activation)
     y: Tensor
     if _backend.is_reference():
@@ -139,14 +140,14 @@ def _modulated_conv2d(
         weight = weight * styles[:, :, None, None]  # a lone sample's weights are fewer than its pixels
     else:
         y = y * styles[:, :, None, None].to(work)
-    y = _resampled_conv2d(y, weight.to(work), up, down, padding, f, flip_weight)
+    y = resampled_conv2d(y, weight.to(work), up, down, padding, f, flip_weight)
     if scale is None and noise is None and bias is None and activation[0] == "linear" and activation[2:] == (1.0, -1.0):
         return y.to(x.dtype)
     result: Tensor = call("modulated_conv2d_epilogue", y, scale, noise, bias, *activation)
     return result.to(x.dtype)
 
 
-def _resampled_conv2d(
+def resampled_conv2d(
     x: Tensor,
     weight: Tensor,
     up: int,
@@ -159,6 +160,11 @@ def _resampled_conv2d(
     height, width = weight.shape[2:]
     x0, x1, y0, y1 = padding = reference.resampling_padding(padding, filter_taps(f), up, down)
     f_up, f_down = (f if factor > 1 else None for factor in (up, down))
+    if height == width == 1 and (up == 1) != (down == 1):
+        # A pointwise convolution commutes with resampling: it runs where the image is smaller.
+        if up > 1:
+            return _upfirdn2d(F.conv2d(x, weight), f_up, up, 1, padding, float(up * up))
+        return F.conv2d(_upfirdn2d(x, f_down, 1, down, padding, 1.0), weight)
     if up > 1 and down == 1 and min(padding) >= 0:
         # A transposed convolution of stride `up` skips the zeros; what it extends beyond the padding is cropped.
         y = F.conv_transpose2d(x, (weight.flip([2, 3]) if flip_weight else weight).transpose(0, 1), stride=up)

@@ -1,0 +1,108 @@
+"""Our StyleGAN3 against NVIDIA's own classes, where GANOPS_STYLEGAN3 names a checkout of NVlabs/stylegan3.
+
+Their operators run in their plain PyTorch form on a CPU. Nothing of theirs is copied: they are imported and called.
+"""
+
+import copy
+import importlib
+import inspect
+import os
+import sys
+import types
+from collections.abc import Iterator
+
+import packaging.version
+import pytest
+import torch
+from cases import relative_error
+
+from ganops.models import stylegan3
+
+CHECKOUT = os.environ.get("GANOPS_STYLEGAN3")
+pytestmark = pytest.mark.skipif(CHECKOUT is None, reason="GANOPS_STYLEGAN3 names no checkout of NVlabs/stylegan3")
+
+CONFIGS = {"T": {}, "R": stylegan3.CONFIG_R}
+CLASSES = ("Generator", "MappingNetwork", "SynthesisNetwork", "SynthesisLayer", "SynthesisInput")
+TOLERANCE = 1e-5
+
+
+@pytest.fixture(scope="module")
+def official() -> Iterator[types.ModuleType]:
+    """Their module of networks; what it imports and never calls here need not be installed."""
+    before = dict(sys.modules)
+    requests, pkg_resources = types.ModuleType("requests"), types.ModuleType("pkg_resources")
+    pkg_resources.parse_version = packaging.version.parse
+    sys.modules.update(requests=requests, pkg_resources=pkg_resources)
+    sys.path.insert(0, CHECKOUT)
+    try:
+        yield importlib.import_module("training.networks_stylegan3")
+    finally:
+        sys.path.remove(CHECKOUT)
+        for name in sys.modules.keys() - before.keys():
+            del sys.modules[name]
+
+
+def perturb(model: torch.nn.Module, seed: int) -> None:
+    """Moves every parameter and buffer but the filters, so that none is at an initial value that hides it."""
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for name, value in model.state_dict().items():
+            if "filter" not in name:
+                step = torch.randn(value.shape, generator=generator) * 0.1
+                value.add_(step.abs() if name.endswith("magnitude_ema") else step)
+
+
+@pytest.mark.parametrize("name", CLASSES)
+def test_arguments_have_their_names_in_their_order(name: str, official: types.ModuleType) -> None:
+    theirs = inspect.signature(getattr(official, name).__mro__[1].__init__).parameters
+    ours = inspect.signature(getattr(stylegan3, name).__init__).parameters
+    assert list(ours) == list(theirs)
+    for key in theirs.keys() - {"mapping_kwargs"}:
+        assert ours[key].default == theirs[key].default
+
+
+@pytest.mark.parametrize(("resolution", "c_dim"), [(64, 5), (256, 0)])
+@pytest.mark.parametrize("config", CONFIGS)
+def test_equal_outputs(config: str, resolution: int, c_dim: int, official: types.ModuleType) -> None:
+    args, options = (512, c_dim, 512, resolution, 3), CONFIGS[config]
+    theirs = official.Generator(*args, **options).eval().requires_grad_(False)
+    perturb(theirs, seed=0)
+    ours = stylegan3.Generator(*args, **options).eval().requires_grad_(False)
+    ours.load_state_dict(theirs.state_dict(), strict=True)
+
+    generator = torch.Generator().manual_seed(1)
+    z, c = (torch.randn(1, size, generator=generator) for size in (512, c_dim))
+    expected = theirs(z, c, truncation_psi=0.7, truncation_cutoff=8)
+    actual = ours(z, c, truncation_psi=0.7, truncation_cutoff=8)
+    error = relative_error(actual, expected)
+    print(f"StyleGAN3-{config} {resolution}: greatest difference / RMS {error:.1e}")
+    assert error <= TOLERANCE
+
+    perturb(ours, seed=2)
+    back = copy.deepcopy(theirs)
+    back.load_state_dict(ours.state_dict(), strict=True)
+    assert all(torch.equal(value, ours.state_dict()[name]) for name, value in back.state_dict().items())
+
+
+@pytest.mark.parametrize("config", CONFIGS)
+def test_equal_moving_averages(config: str, official: types.ModuleType) -> None:
+    small = {**CONFIGS[config], "channel_base": 512, "channel_max": 16}
+    theirs = official.Generator(16, 3, 24, 32, 3, **small)
+    perturb(theirs, seed=0)
+    ours = stylegan3.Generator(16, 3, 24, 32, 3, **small)
+    ours.load_state_dict(theirs.state_dict())
+    z, c = torch.randn(3, 16), torch.randn(3, 3)
+    for model in (theirs, ours):
+        model(z, c, update_emas=True)
+    for name, expected in theirs.state_dict().items():
+        torch.testing.assert_close(ours.state_dict()[name], expected, rtol=TOLERANCE, atol=TOLERANCE)
+
+
+def test_a_seed_makes_the_same_network(official: types.ModuleType) -> None:
+    made = []
+    for module in (official, stylegan3):
+        torch.manual_seed(0)
+        made.append(module.Generator(16, 3, 24, 32, 3, channel_base=512, channel_max=16).state_dict())
+    assert list(made[0]) == list(made[1])
+    for name, expected in made[0].items():
+        torch.testing.assert_close(made[1][name], expected)

@@ -220,5 +220,37 @@ MODULATED_CONV2D = [
     _modulated("empty", 0, 4, 5, 3, 7, padding=1, act="lrelu"),
 ]
 
-CASES = BIAS_ACT + UPFIRDN2D + FILTERED_LRELU + MODULATED_CONV2D
+
+def _adaptive(name: str, n: int, i: int, o: int, k: int, size: int, filters: int, **options: Any) -> Case:
+    plain = _modulated(name, n, i, o, k, size, **options)
+    shapes = {**plain.shapes, "weight": (filters, *plain.shapes["weight"]), "logits": (n, filters)}
+    return Case("adaptive_modulated_conv2d", name, shapes, plain.options)
+
+
+ADAPTIVE_MODULATED_CONV2D = [
+    _adaptive("3x3", 2, 4, 5, 3, 7, 3, noise=(2, 1, 7, 8), padding=1, act="lrelu", clamp=256.0),
+    _adaptive("1x1", 3, 4, 5, 1, 7, 2, noise=(7, 8), act="lrelu"),
+    _adaptive("one-sample", 1, 4, 5, 3, 7, 4, padding=1, act="lrelu"),
+    _adaptive("one-filter", 2, 4, 5, 3, 7, 1, padding=1),
+    _adaptive("to-rgb", 2, 6, 3, 1, 7, 2, demodulate=False, clamp=256.0),
+    _adaptive("up2", 2, 4, 5, 3, 6, 2, noise=(1, 1, 12, 14), up=2, padding=1, resample_filter=BLUR, flip_weight=False),
+    _adaptive("down2", 2, 4, 5, 3, 8, 2, down=2, padding=1, resample_filter=BLUR, act="relu", gain=1.0),
+    _adaptive("rms", 3, 4, 5, 3, 7, 2, padding=2, prenormalize="rms", input_gain_shape=(), with_bias=False),
+    _adaptive("max", 2, 4, 5, 3, 7, 2, padding=1, prenormalize="max", input_gain_shape=(2, 4), act="gelu"),
+    _adaptive("empty", 0, 4, 5, 3, 7, 2, padding=1, act="lrelu"),
+]
+
+
+def _filtered_lrelu_on_network(
+    name: str, n: int, c: int, size: int, out: int, up: int, down: int, radial: bool = False
+) -> Case:
+    """A layer of StyleGAN3: 6 taps a sample, so padded that [size, size] becomes [out, out] with the centre kept."""
+    fu, fd = {2: UP12, 4: UP24}[up], RADIAL12 if radial else DOWN12
+    total = (out - 1) * down + 1 - size * up + len(fu) + len(fd) - 2
+    before = (total + up) // 2
+    options = {"fu": fu, "fd": fd, "up": up, "down": down, "padding": [before, total - before] * 2, **_SG3}
+    return Case("filtered_lrelu", name, {"x": (n, c, size, size), "b": (c,)}, options)
+
+
+CASES = BIAS_ACT + UPFIRDN2D + FILTERED_LRELU + MODULATED_CONV2D + ADAPTIVE_MODULATED_CONV2D
 SMALL = [case for case in CASES if case.name not in ("long-rows", "wide", "empty", "many-channels")]

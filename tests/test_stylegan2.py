@@ -2,10 +2,13 @@
 
 import functools
 import math
+import re
+from pathlib import Path
 
 import pytest
 import torch
 import torch.nn.functional as F
+from networks import gradients_of, normal, relative_errors
 
 import ganops
 from ganops.models import losses
@@ -27,6 +30,11 @@ LARGEST_ERROR = {torch.float32: 2e-6, torch.float16: 0.04, torch.bfloat16: 0.15}
 ARCHITECTURES = ("skip", "resnet", "orig")
 
 
+@pytest.fixture(autouse=True)
+def seed():
+    torch.manual_seed(0)
+
+
 def perturbed(make, *args, **kwargs):
     """A network, always the same, with every parameter away from the initial zeros that hide what they multiply."""
     options = {"mapping_kwargs": {"num_layers": 2}, "channel_base": 64, "channel_max": 6, "conv_clamp": 2, **kwargs}
@@ -45,16 +53,6 @@ def make_generator(resolution=16, **kwargs):
 
 def make_discriminator(resolution=16, **kwargs):
     return perturbed(Discriminator, C_DIM, resolution, 3, **kwargs)
-
-
-def normal(*shape, seed=0, dtype=torch.float64):
-    return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=dtype)
-
-
-def gradients_of(loss, network):
-    names, parameters = zip(*network.named_parameters(), strict=True)
-    gradients = torch.autograd.grad(loss, parameters, materialize_grads=True)
-    return {name: gradient.double() for name, gradient in zip(names, gradients, strict=True)}
 
 
 def train_once(backend, device, parameters_dtype, dtype, architecture):
@@ -87,20 +85,6 @@ def train_once(backend, device, parameters_dtype, dtype, architecture):
     return result
 
 
-def rms(tensors):
-    return math.sqrt(sum(float(t.square().sum()) for t in tensors) / sum(t.numel() for t in tensors))
-
-
-def relative_errors(actual, expected):
-    """For each part, the RMS of the difference over the RMS of what is expected."""
-    assert actual.keys() == expected.keys()
-    errors = {}
-    for part in expected:
-        differences = [actual[part][name].cpu() - expected[part][name] for name in expected[part]]
-        errors[part] = rms(differences) / rms(expected[part].values())
-    return errors
-
-
 @functools.cache
 def expected_training(architecture):
     return train_once("reference", "cpu", torch.float64, None, architecture)
@@ -128,9 +112,9 @@ def test_training_is_as_precise_as_reference(impl, device, dtype, architecture):
 
 def test_demodulated_output_has_unit_variance(forced, device):
     """SG2, section 2.2: whatever the styles, a unit normal input gives an output of standard deviation 1."""
-    layer = SynthesisLayer(32, 8, W_DIM, resolution=64, activation="linear").to(device)
+    layer = SynthesisLayer(32, 8, W_DIM, resolution=96, activation="linear").to(device)
     styles = normal(4, 32, dtype=torch.float32).exp().to(device)
-    x = normal(4, 32, 64, 64, seed=1, dtype=torch.float32).to(device)
+    x = normal(4, 32, 96, 96, seed=1, dtype=torch.float32).to(device)
     with torch.no_grad():
         y = layer(x, torch.zeros(4, W_DIM, device=device), styles=styles)[:, :, 1:-1, 1:-1]
     assert float(y.std()) == pytest.approx(1, abs=0.02)
@@ -427,3 +411,14 @@ def test_bad_types():
         make_generator(8)(normal(2, Z_DIM), normal(2, C_DIM), dtype=torch.int8)
     with pytest.raises(TypeError, match="w must have x's dtype"):
         conv2d_resample(normal(1, 1, 4, 4), torch.zeros(1, 1, 1, 1))
+
+
+def test_documentation():
+    """Its examples run, here on small images."""
+    text = (Path(__file__).parents[1] / "docs" / "models.md").read_text()
+    section = re.search(r"^## StyleGAN2$(.*?)(?=^## |\Z)", text, re.DOTALL | re.MULTILINE)[1]
+    code = "".join(re.findall(r"```python\n(.*?)```", section, re.DOTALL))
+    names = {}
+    exec(code.replace("64", "16").replace("z_dim=512", "channel_max=32, z_dim=512"), names)
+    assert names["images"].shape == (4, 3, 16, 16) and names["scores"].shape == (4, 1)
+    assert float(names["path_length"].mean) > 0

@@ -21,6 +21,7 @@ from .. import _checks, filtered_lrelu, modulated_conv2d
 from .._backend import without_autocast
 from . import _layers
 from ._layers import FullyConnectedLayer, rows
+from ._stylegan2_layers import NOISE_MODES
 from .filters import lowpass, radial_lowpass
 
 CONFIG_R: dict[str, Any] = {
@@ -30,8 +31,6 @@ CONFIG_R: dict[str, Any] = {
     "use_radial_filters": True,
 }
 """Rotation equivariance (section 3.2): 1x1 convolutions of twice the channels, radially symmetric filters."""
-
-NOISE_MODES = ("random", "const", "none")
 
 
 class MappingNetwork(_layers.MappingNetwork):

@@ -4,6 +4,7 @@ import torch
 from torch import Tensor
 
 from .. import _checks
+from ._convolution import Geometry, scaled_convolution
 from .modulated_conv2d import resampled_conv2d
 
 
@@ -45,4 +46,9 @@ def conv2d_resample(
     f = _checks.fir_filter("f", f, x)
     up, down = _checks.integer("up", up, 1), _checks.integer("down", down, 1)
     pads = _checks.padding(padding)
-    return resampled_conv2d(x, w, up, down, pads, f, _checks.boolean("flip_weight", flip_weight))
+    flip_weight = _checks.boolean("flip_weight", flip_weight)
+    return resampled_conv2d(_convolve, x, w, up, down, pads, f, flip_weight)
+
+
+def _convolve(x: Tensor, weight: Tensor, geometry: Geometry) -> Tensor:
+    return scaled_convolution(x, weight, None, geometry)

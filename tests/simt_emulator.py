@@ -52,9 +52,11 @@ class Access:
 
     memory: str
     write: bool
+    buffer: str | None  # of global memory
     bytes: int
     executions: int
     lanes: int
+    moved: int  # bytes of global memory, those that lanes of a warp share counted once
     transactions: int
     ideal: int
     location: Location | None
@@ -66,13 +68,27 @@ class Access:
 
 
 @dataclass
+class Footprint:
+    """What a block reads, or writes, of a buffer: distinct bytes and sectors, and the outermost bytes."""
+
+    block: int
+    write: bool
+    first: int
+    last: int
+    bytes: int
+    sectors: int
+
+
+@dataclass
 class BufferUse:
-    """How much of a buffer was touched: distinct bytes."""
+    """How much of a buffer was touched: distinct bytes. The buffer begins at byte ``start`` of a sector."""
 
     name: str
     bytes: int
+    start: int
     bytes_read: int
     bytes_written: int
+    footprints: list[Footprint]
 
 
 @dataclass
@@ -186,9 +202,13 @@ class Emulator:
             kernel = frames[record["kernel"]][-1].function
             grid, block = tuple(record["grid"]), tuple(record["block"])
             launch = Launch(kernel, grid, block, record["shared_bytes"], record["error"], record["counters"])
-            launch.buffers = [BufferUse(**entry) for entry in record["buffers"]]
+            for entry in record["buffers"]:
+                footprints = [Footprint(**one) for one in entry.pop("footprints")]
+                launch.buffers.append(BufferUse(footprints=footprints, **entry))
             for entry in record["accesses"]:
-                launch.accesses.append(Access(location=location(entry.pop("pc")), **entry))
+                index = entry.pop("buffer")
+                name = None if index is None else launch.buffers[index].name
+                launch.accesses.append(Access(location=location(entry.pop("pc")), buffer=name, **entry))
             launch.accesses.sort(key=lambda a: (str(a.location), a.memory, a.write))
             for entry in record["diagnostics"]:
                 for key in ("block", "thread"):

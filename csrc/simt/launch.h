@@ -26,8 +26,10 @@ struct Options {
 struct BufferRecord {
   std::string name;
   int64_t bytes;
+  unsigned start;         // in its first sector
   int64_t bytes_read;     // distinct
   int64_t bytes_written;  // distinct
+  std::vector<Footprint> footprints;
 };
 
 // What remains of a launch when it is over.

@@ -55,8 +55,8 @@ MARCH, PLAN, DIRECT = (f"filtered_lrelu/{name}.h" for name in ("march", "march_p
 SYNC = "__syncthreads();"
 
 MUTATIONS = [
-    Mutation("vector over the end", BIAS, "whole = first + N <= elements", "whole = first < elements"),
-    Mutation("skip the tail", BIAS, "if (first + i < elements) y[i]", "if (first + N < elements) y[i]"),
+    Mutation("vector over the end", BIAS, "+ first, value, left)", "+ first, value, left + 1)"),
+    Mutation("skip the tail", BIAS, "+ first, value, left)", "+ first, value, left - 1)"),
     Mutation("bias of the next channel", BIAS, "first / p.inner % p.channels", "(first / p.inner + 1) % p.channels"),
     Mutation("channels never wrap", BIAS, "if (++channel == p.channels) channel = 0;", "++channel;"),
     Mutation("blocks overlap", BIAS, "(blockIdx.x) * kThreads +", "(blockIdx.x) * (kThreads - 32) +"),

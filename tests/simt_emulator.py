@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import json
 import re
 import subprocess
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -60,6 +61,10 @@ class Access:
     transactions: int
     ideal: int
     location: Location | None
+
+    @property
+    def function(self) -> str:
+        return self.location.function if self.location else ""
 
     def __str__(self) -> str:
         name = ("st" if self.write else "ld") + f".{self.memory}.{8 * self.bytes}"
@@ -168,6 +173,15 @@ class Emulator:
     def set_device(self, compute_capability: int, multiprocessors: int, shared_bytes_per_block: int) -> None:
         """Sets the GPU that kernels are told they run on. At first it is an A100: 80, 108, 163 KiB."""
         self.library.ganops_simt_set_device(compute_capability, multiprocessors, shared_bytes_per_block)
+
+    @contextlib.contextmanager
+    def refusing(self, error: int) -> Iterator[None]:
+        """Launches fail with this CUDA error, and run nothing."""
+        self.library.ganops_simt_refuse(error)
+        try:
+            yield
+        finally:
+            self.library.ganops_simt_refuse(0)
 
     def clear(self) -> None:
         """Forgets the launches so far."""

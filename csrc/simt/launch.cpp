@@ -94,6 +94,7 @@ cudaError_t run(const LaunchRequest& request) {
   const std::lock_guard<std::mutex> lock(one_at_a_time);
 
   LaunchRecord record{request.kernel, request.grid, request.block, 0, cudaSuccess, {}, {}, {}, {}};
+  if (options().refusal != cudaSuccess) return options().refusal;
   const std::string wrong = check_configuration(request, options());
   if (!wrong.empty()) {
     record.error = cudaErrorInvalidConfiguration;

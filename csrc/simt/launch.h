@@ -21,6 +21,7 @@ struct Options {
   uint64_t seed = 0;
   unsigned os_threads = 1;
   DeviceProperties device{80, 108, 163 * 1024};  // an A100
+  cudaError_t refusal = cudaSuccess;             // what launches fail with, without running
 };
 
 struct BufferRecord {

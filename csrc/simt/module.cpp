@@ -134,6 +134,11 @@ GANOPS_EXPORT void ganops_simt_set_device(int compute_capability, int multiproce
   options().device = {compute_capability, multiprocessors, shared_bytes_per_block};
 }
 
+// Launches fail with this error from now on, unless it is 0.
+GANOPS_EXPORT void ganops_simt_refuse(int error) {
+  options().refusal = static_cast<cudaError_t>(error);
+}
+
 GANOPS_EXPORT void ganops_simt_clear() {
   records().clear();
 }

@@ -107,6 +107,7 @@ UPFIRDN2D = [
     Case("upfirdn2d", "crop-away-and-pad", {"x": (1, 1, 3, 3)}, {"f": _taps(2, 7), "padding": [-5, 12, 9, -5]}),
     Case("upfirdn2d", "identity", {"x": (2, 3, 5, 6)}, {"f": None, "up": 2, "down": 3, "padding": [1, 2, 0, 1]}),
     Case("upfirdn2d", "one-tap", {"x": (2, 3, 5, 6)}, {"f": torch.tensor([2.0]), "gain": 0.5}),
+    Case("upfirdn2d", "one-short-of-a-vector", {"x": (1, 1, 9, 7)}, {"f": BLUR, "padding": [2, 1, 2, 1]}),
     Case("upfirdn2d", "many-channels", {"x": (1, 67, 6, 5)}, {"f": BLUR, "padding": 2}),
     Case("upfirdn2d", "wide", {"x": (1, 1, 3, 1500)}, {"f": DOWN12, "down": [2, 1], "padding": [5, 5, 6, 6]}),
     Case("upfirdn2d", "empty", {"x": (0, 3, 8, 9)}, {"f": BLUR, "up": 2, "padding": 2}),

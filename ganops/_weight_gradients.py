@@ -19,8 +19,9 @@ def no_weight_gradients(disable: bool = True) -> Iterator[None]:
     """Skip the gradients of convolution weights in backward passes that run inside the ``with`` block.
 
     ``modulated_conv2d`` and ``adaptive_modulated_conv2d`` ask when the backward pass runs, not when the result is made.
-    The weight's gradient is then None and costs nothing; all others, of any order, are exact. A pass outside, even one
-    through a gradient made inside, does differentiate by the weight::
+    The weight's gradient is then None and costs nothing; all others, of any order, are exact (that of
+    ``adaptive_modulated_conv2d``'s logits comes from the mixed weights' gradients, and costs these). A pass outside,
+    even one through a gradient made inside, does differentiate by the weight::
 
         with ganops.no_weight_gradients():
             (g,) = torch.autograd.grad(logits.sum(), image, create_graph=True)

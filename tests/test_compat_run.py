@@ -66,7 +66,7 @@ def test_a_script(checkout: Path) -> None:
     assert argv == ["link.py", "--help", "-m", "--keep", "nothing"] and Path(path) == checkout.resolve()
     assert (name, file, device) == ("__main__", "link.py", "cpu")
     lines = {line.split()[0]: line.split(maxsplit=1)[1] for line in result.stderr.splitlines()[1:]}
-    assert lines["torch_utils.ops.bias_act"] == "replaced    by ganops.compat.nvlabs.bias_act"
+    assert lines["torch_utils.ops.bias_act"] == "replaced    by ganops.compat.served.nvlabs.bias_act"
     assert lines["training.networks_stylegan3.modulated_conv2d"].startswith("patched")
     assert lines["torch_utils.ops.conv2d_gradfix"] == "left alone  to be kept"
     assert lines.keys() & {"torch_utils.misc", "training.networks_stylegan2.modulated_conv2d"} == set()

@@ -1,31 +1,35 @@
-"""no_weight_gradients: what it leaves out, what it leaves exact, where it holds."""
+"""no_weight_gradients: what it leaves out, what it leaves exact."""
 
-import asyncio
-import threading
 from typing import Any
 
 import pytest
 import torch
-from cases import MODULATED_CONV2D, Case
+from cases import ADAPTIVE_MODULATED_CONV2D, MODULATED_CONV2D, Case
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import ganops
 
+WANTS = {  # operator -> whether its arguments ask for that
+    torch.ops.aten.convolution_backward.default: lambda *args: args[-1][1],
+    torch.ops.ganops.mixed_convolution_grad.default: lambda *args: args[-1][0],
+}
+
 
 class WeightGradients(TorchDispatchMode):
-    """Counts the convolutions that compute a weight's gradient."""
+    """Counts the operators that compute a weight's, or a bank's, gradient."""
 
     def __init__(self) -> None:
         super().__init__()
         self.count = 0
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        self.count += func is torch.ops.aten.convolution_backward.default and args[-1][1]
+        self.count += WANTS.get(func, lambda *_: 0)(*args)
         return func(*args, **(kwargs or {}))
 
 
-LAYERS = [case for case in MODULATED_CONV2D if case.name in ("3x3", "1x1", "up2", "up2-1x1", "down2", "uneven-padding")]
+NAMES = ("3x3", "1x1", "up2", "up2-1x1", "down2", "uneven-padding", "one-sample", "one-filter")
+LAYERS = [case for case in MODULATED_CONV2D + ADAPTIVE_MODULATED_CONV2D if case.name in NAMES]
 
 
 def backward(case: Case, disable: bool) -> dict[str, Tensor | None]:
@@ -113,51 +117,3 @@ def test_nesting_and_errors() -> None:
     assert not ganops.weight_gradients_disabled()
     with pytest.raises(TypeError, match="disable must be a bool, got int"), ganops.no_weight_gradients(1):
         pass
-
-
-def test_threads_and_tasks_choose_alone() -> None:
-    seen: list[bool] = []
-    with ganops.no_weight_gradients():
-        thread = threading.Thread(target=lambda: seen.append(ganops.weight_gradients_disabled()))
-        thread.start()
-        thread.join()
-    assert seen == [False]
-
-    async def task(disable: bool) -> bool:
-        with ganops.no_weight_gradients(disable):
-            await asyncio.sleep(0.01)
-            return ganops.weight_gradients_disabled()
-
-    async def both() -> list[bool]:
-        return await asyncio.gather(task(True), task(False), task(True))
-
-    assert asyncio.run(both()) == [True, False, True] and not ganops.weight_gradients_disabled()
-
-
-class Nested(torch.autograd.Function):
-    """Backward passes within backward passes; the innermost notes its thread and whether weights' gradients are off."""
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, depth: int, notes: list[tuple[int, bool]]) -> Tensor:
-        ctx.depth, ctx.notes = depth, notes
-        return x.clone()
-
-    @staticmethod
-    def backward(ctx: Any, dy: Tensor) -> tuple[Tensor, None, None]:
-        if ctx.depth == 0:
-            ctx.notes.append((threading.get_ident(), ganops.weight_gradients_disabled()))
-        else:
-            with torch.enable_grad():
-                Nested.apply(torch.ones(1, requires_grad=True), ctx.depth - 1, ctx.notes).sum().backward()
-        return dy, None, None
-
-
-@pytest.mark.parametrize("disable", [True, False])
-def test_it_holds_on_the_threads_of_autograd(disable: bool) -> None:
-    """Deep nesting makes autograd run on a thread of its own, as it does for a GPU."""
-    notes: list[tuple[int, bool]] = []
-    y = Nested.apply(torch.ones(1, requires_grad=True), 70, notes)
-    with ganops.no_weight_gradients(disable):
-        y.sum().backward()
-    ((thread, disabled),) = notes
-    assert thread != threading.get_ident() and disabled == disable

@@ -1,19 +1,62 @@
-"""ganops under an existing codebase of the StyleGAN family, without an edit::
+"""ganops under existing codebases of the StyleGAN family, and their checkpoints without their code.
+
+Without an edit: ``python -m ganops run gen_images.py --outdir=out ...``; or with one line, before the codebase's own
+imports if possible::
 
     import ganops.compat
 
-    ganops.compat.install()  # before the codebase's own imports, if possible
+    ganops.compat.install()
 
-or ``python -m ganops run gen_images.py --outdir=out ...``. docs/migration.md says what is replaced in which codebase.
+docs/migration.md says what is replaced in which codebase, docs/checkpoints.md which checkpoints can be read.
 """
 
+import importlib
 from collections.abc import Collection
+from typing import TYPE_CHECKING, Any
 
 from ._session import KEEPABLE, Entry, Session
 
-__all__ = ["KEEPABLE", "Entry", "install", "report", "uninstall"]
+if TYPE_CHECKING:
+    from ._errors import CheckpointError
+    from ._records import Record
+    from .checkpoint import load_network_pkl, read_network_pkl
+    from .convert import load_network, save_network, save_network_pkl
+    from .rosinality import load_rosinality
 
+__all__ = [
+    "KEEPABLE",
+    "CheckpointError",
+    "Entry",
+    "Record",
+    "install",
+    "load_network",
+    "load_network_pkl",
+    "load_rosinality",
+    "read_network_pkl",
+    "report",
+    "save_network",
+    "save_network_pkl",
+    "uninstall",
+]
+
+_CHECKPOINTS = {
+    "CheckpointError": "_errors",
+    "Record": "_records",
+    "load_network": "convert",
+    "load_network_pkl": "checkpoint",
+    "load_rosinality": "rosinality",
+    "read_network_pkl": "checkpoint",
+    "save_network": "convert",
+    "save_network_pkl": "convert",
+}
 _session: Session | None = None
+
+
+def __getattr__(name: str) -> Any:
+    """Checkpoints need more packages than the operators do; they are imported when they are asked for."""
+    if name in _CHECKPOINTS:
+        return getattr(importlib.import_module(f"{__name__}.{_CHECKPOINTS[name]}"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 def install(*, keep: Collection[str] = ()) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 
 from . import _hook
 from ._signatures import MODULES, has_modulated_conv2d_class, match_functions, path_of
-from .rosinality.model import modulated_forward
+from .served.rosinality.model import modulated_forward
 
 MISSING = object()
 MODULATED_CONV2D = "modulated_conv2d"
@@ -64,7 +64,7 @@ class Session:
     def served(self, module: ModuleType, own: ModuleSpec | None, replacement: str) -> None:
         self._served.append((module, own))
         where = "" if own else "; the codebase has no such file"
-        self.entries.append(Entry(module.__name__, "replaced", f"by ganops.compat.{replacement}{where}"))
+        self.entries.append(Entry(module.__name__, "replaced", f"by ganops.compat.served.{replacement}{where}"))
 
     def left(self, name: str, reason: str) -> None:
         self.entries.append(Entry(name, "left alone", reason))
@@ -79,10 +79,14 @@ class Session:
             if name in self.keep or match.replacement is None:
                 self.left(f"{module.__name__}.{name}", "to be kept" if name in self.keep else match.reason)
                 continue
-            replacement = _copy(getattr(importlib.import_module(f"{__package__}.{match.replacement}"), name), module)
+            replacement = _copy(
+                getattr(importlib.import_module(f"{__package__}.served.{match.replacement}"), name), module
+            )
             self._replace(module, name, replacement)
             replaced[id(before)] = replacement
-            self.entries.append(Entry(f"{module.__name__}.{name}", "patched", f"by ganops.compat.{match.replacement}"))
+            self.entries.append(
+                Entry(f"{module.__name__}.{name}", "patched", f"by ganops.compat.served.{match.replacement}")
+            )
         if has_modulated_conv2d_class(source):
             self._patch_class(module)
         if callable(vars(module).get("_src_to_module")):
@@ -95,7 +99,7 @@ class Session:
             self.left(name, "to be kept")
             return
         self._set(layer, "forward", modulated_forward(layer.forward))
-        self.entries.append(Entry(name, "patched", "its forward, by ganops.compat.rosinality.model"))
+        self.entries.append(Entry(name, "patched", "its forward, by ganops.compat.served.rosinality.model"))
 
     def _patch_pickled_sources(self, persistence: ModuleType) -> None:
         """``torch_utils.persistence`` runs the source that comes with a pickle: no import, so it is told here."""
@@ -134,7 +138,7 @@ class Session:
             if old is not MISSING:
                 replaced[id(old)] = after
                 self._originals[id(after)] = (after, old)
-        self.entries.append(Entry(module.__name__, "replaced", f"in place by ganops.compat.{match.replacement}"))
+        self.entries.append(Entry(module.__name__, "replaced", f"in place by ganops.compat.served.{match.replacement}"))
         return replaced
 
     def _replace(self, target: Any, name: str, value: Any) -> None:

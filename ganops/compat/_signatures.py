@@ -141,7 +141,7 @@ def _is_public(name: str) -> bool:
 
 def path_of(replacement: str) -> Path:
     """The file of "nvlabs.bias_act"."""
-    return Path(__file__).parent.joinpath(*replacement.split(".")).with_suffix(".py")
+    return Path(__file__).parent.joinpath("served", *replacement.split(".")).with_suffix(".py")
 
 
 @cache

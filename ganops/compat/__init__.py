@@ -2,9 +2,9 @@
 
 from ._errors import CheckpointError
 from ._records import Record
+from ._rosinality import load_rosinality
 from .checkpoint import load_network_pkl, read_network_pkl
 from .convert import load_network, save_network, save_network_pkl
-from .rosinality import load_rosinality
 
 __all__ = [
     "CheckpointError",

@@ -165,6 +165,7 @@ class MappingNetwork(nn.Module):
         w: Tensor = torch.cat(parts, dim=1)
         for layer in layers:
             w = layer(w)
+        w = w.to(dtype)  # autocast may have made it another
 
         if skip_w_avg_update is not None:
             update_emas = self.training and not skip_w_avg_update

@@ -54,11 +54,11 @@ class SynthesisLayer(nn.Module):
         self.activation, self.act_gain, self.conv_clamp = activation, activation_gain(activation), conv_clamp
         self.affine = FullyConnectedLayer(w_dim, in_channels, bias_init=1)
         self.weight = nn.Parameter(_conv_weight(out_channels, in_channels, kernel_size, channels_last))
-        self.bias = nn.Parameter(torch.zeros(out_channels))
         self.register_buffer("resample_filter", setup_filter(list(resample_filter)))
         if use_noise:
             self.register_buffer("noise_const", torch.randn(resolution, resolution))
             self.noise_strength = nn.Parameter(torch.zeros(()))
+        self.bias = nn.Parameter(torch.zeros(out_channels))
 
     def forward(
         self,
@@ -164,13 +164,11 @@ class Conv2dLayer(nn.Module):
         self.activation, self.act_gain = activation, activation_gain(activation)
         weight = _conv_weight(out_channels, in_channels, kernel_size, channels_last)
         self.weight_gain = 1 / math.sqrt(weight[0].numel())
-        self.bias = None
         for name, value in (("weight", weight), ("bias", torch.zeros(out_channels) if bias else None)):
-            if value is not None:
-                if trainable:
-                    setattr(self, name, nn.Parameter(value))
-                else:
-                    self.register_buffer(name, value)
+            if trainable:
+                self.register_parameter(name, None if value is None else nn.Parameter(value))
+            else:
+                self.register_buffer(name, value)
         self.register_buffer("resample_filter", setup_filter(list(resample_filter)))
 
     def forward(self, x: Tensor, gain: float = 1) -> Tensor:

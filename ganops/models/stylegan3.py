@@ -19,7 +19,9 @@ from torch import Tensor, nn
 
 from .. import _checks, filtered_lrelu, modulated_conv2d
 from .._backend import without_autocast
-from ._layers import FullyConnectedLayer, normalize_2nd_moment
+from . import _layers
+from ._layers import FullyConnectedLayer, rows
+from ._stylegan2_layers import NOISE_MODES
 from .filters import lowpass, radial_lowpass
 
 CONFIG_R: dict[str, Any] = {
@@ -30,25 +32,17 @@ CONFIG_R: dict[str, Any] = {
 }
 """Rotation equivariance (section 3.2): 1x1 convolutions of twice the channels, radially symmetric filters."""
 
-NOISE_MODES = ("random", "const", "none")
 
-
-class MappingNetwork(nn.Module):
-    """z and c to the intermediate latents w, one for the input and one for each layer.
-
-    ``w_avg`` [w_dim] is the centre of truncation, a moving average of w.
+class MappingNetwork(_layers.MappingNetwork):
+    """z and c to the intermediate latents w, one for the input and one for each layer: StyleGAN2's, of two layers.
 
     Args:
-        z_dim: size of the latent z.
-        c_dim: size of the class label c; 0 is unconditional.
-        w_dim: size of w.
+        z_dim, c_dim, w_dim: sizes of the latent z, the class label c (0: none) and w.
         num_ws: how often w is repeated.
-        num_layers: number of fully connected layers.
-        lr_multiplier: how fast they learn beside the other networks' layers.
-        w_avg_beta: decay of ``w_avg``.
+        num_layers: fully connected layers, after the one that embeds c.
+        lr_multiplier: their learning rate relative to the other layers'.
+        w_avg_beta: decay of the moving average of w, the centre of truncation.
     """
-
-    w_avg: Tensor
 
     def __init__(
         self,
@@ -60,56 +54,9 @@ class MappingNetwork(nn.Module):
         lr_multiplier: float = 0.01,
         w_avg_beta: float = 0.998,
     ) -> None:
-        super().__init__()
-        self.z_dim, self.c_dim = _checks.integer("z_dim", z_dim, 1), _checks.integer("c_dim", c_dim, 0)
-        self.w_dim, self.num_ws = _checks.integer("w_dim", w_dim, 1), _checks.integer("num_ws", num_ws, 1)
-        self.num_layers = _checks.integer("num_layers", num_layers, 1)
-        self.w_avg_beta = w_avg_beta
-        if c_dim:
-            self.embed = FullyConnectedLayer(c_dim, w_dim)
-        features = [z_dim + (w_dim if c_dim else 0), *[w_dim] * num_layers]
-        for i in range(num_layers):
-            layer = FullyConnectedLayer(features[i], features[i + 1], activation="lrelu", lr_multiplier=lr_multiplier)
-            setattr(self, f"fc{i}", layer)
-        self.register_buffer("w_avg", torch.zeros(w_dim))
-
-    def forward(
-        self,
-        z: Tensor,
-        c: Tensor | None = None,
-        truncation_psi: float = 1,
-        truncation_cutoff: int | None = None,
-        update_emas: bool = False,
-    ) -> Tensor:
-        """Map z [N, z_dim] and c [N, c_dim] to ws [N, num_ws, w_dim].
-
-        Args:
-            z: normal latents.
-            c: labels; ignored, and may be None, where c_dim is 0.
-            truncation_psi: moves w towards the mean: ``w_avg + truncation_psi * (w - w_avg)``.
-            truncation_cutoff: does so for this many first w only; None is all.
-            update_emas: move ``w_avg`` towards this batch's mean.
-
-        Raises:
-            TypeError, ValueError: z or c is no tensor, or of another shape.
-        """
-        z = _check_latent("z", z, self.z_dim)
-        x = normalize_2nd_moment(z.to(self.w_avg.dtype))
-        if self.c_dim:
-            label = _check_latent("c", c, self.c_dim)
-            x = torch.cat([x, normalize_2nd_moment(self.embed(label.to(x.dtype)))], dim=1)
-        for i in range(self.num_layers):
-            x = getattr(self, f"fc{i}")(x)
-        x = x.to(self.w_avg.dtype)  # which autocast may have changed
-        if update_emas:
-            self.w_avg.copy_(x.detach().mean(dim=0).lerp(self.w_avg, self.w_avg_beta))
-        ws = x[:, None].repeat(1, self.num_ws, 1)
-        if truncation_psi == 1:
-            return ws
-        if truncation_cutoff is not None:
-            _checks.integer("truncation_cutoff", truncation_cutoff, 0)
-        truncated = self.w_avg.lerp(ws[:, :truncation_cutoff], truncation_psi)
-        return torch.cat([truncated, ws[:, truncated.shape[1] :]], dim=1)
+        super().__init__(
+            z_dim, c_dim, w_dim, num_ws, num_layers=num_layers, lr_multiplier=lr_multiplier, w_avg_beta=w_avg_beta
+        )
 
 
 class SynthesisInput(nn.Module):
@@ -157,7 +104,7 @@ class SynthesisInput(nn.Module):
         Raises:
             ValueError: ``w`` is not [N, w_dim].
         """
-        _check_latent("w", w, self.w_dim)
+        rows("w", w, self.w_dim)
         # Phases need the full precision of w, also where autocast is on.
         features: Tensor = without_autocast(self._features, w.device, w.to(self.weight.dtype))
         return features
@@ -301,7 +248,7 @@ class SynthesisLayer(nn.Module):
         if x.shape[1:] != (self.in_channels, self.in_size, self.in_size):
             wanted = f"[N, {self.in_channels}, {self.in_size}, {self.in_size}]"
             raise ValueError(f"x must be {wanted}, got {list(x.shape)}")
-        _check_latent("w", w, self.w_dim)
+        rows("w", w, self.w_dim)
         _check_noise_mode(noise_mode)
         if update_emas:
             magnitude = x.detach().to(self.magnitude_ema.dtype).square().mean()
@@ -445,7 +392,7 @@ class SynthesisNetwork(nn.Module):
         force_fp32: bool = False,
         update_emas: bool = False,
         dtype: torch.dtype | None = None,
-        memory_format: torch.memory_format = torch.contiguous_format,
+        channels_last: bool = False,
     ) -> Tensor:
         """Draw ws [N, num_ws, w_dim] as images [N, img_channels, img_resolution, img_resolution], about -1 to 1.
 
@@ -456,7 +403,7 @@ class SynthesisNetwork(nn.Module):
             update_emas: move every layer's ``magnitude_ema`` towards its input's mean square.
             dtype: compute all layers in this type, on any device. Default: float16 on CUDA in the layers that
                 ``num_fp16_res`` names, the parameters' dtype elsewhere. Images have the parameters' dtype.
-            memory_format: torch.contiguous_format or torch.channels_last, of feature maps and images.
+            channels_last: the memory format of feature maps and images.
 
         Raises:
             TypeError, ValueError: a bad argument; the text names it.
@@ -465,6 +412,7 @@ class SynthesisNetwork(nn.Module):
         if ws.ndim != 3 or ws.shape[1:] != (self.num_ws, self.w_dim):
             raise ValueError(f"ws must be [N, {self.num_ws}, {self.w_dim}], got {list(ws.shape)}")
         first, *rest = ws.to(self.input.weight.dtype).unbind(1)
+        memory_format = torch.channels_last if channels_last else torch.contiguous_format
         x = self.input(first).contiguous(memory_format=memory_format)
         for name, w in zip(self.layer_names, rest, strict=True):
             x = getattr(self, name)(x, w, noise_mode, force_fp32, update_emas, dtype)
@@ -515,17 +463,10 @@ class Generator(nn.Module):
         Args:
             z, c, truncation_psi, truncation_cutoff: as in :meth:`MappingNetwork.forward`.
             update_emas: of both networks.
-            synthesis_kwargs: of :meth:`SynthesisNetwork.forward`: noise_mode, force_fp32, dtype, memory_format.
+            synthesis_kwargs: of :meth:`SynthesisNetwork.forward`: noise_mode, force_fp32, dtype, channels_last.
         """
         ws = self.mapping(z, c, truncation_psi, truncation_cutoff, update_emas)
         return self.synthesis(ws, update_emas=update_emas, **synthesis_kwargs)  # type: ignore[no-any-return]
-
-
-def _check_latent(name: str, value: Any, size: int) -> Tensor:
-    latent = _checks.tensor(name, value)
-    if latent.ndim != 2 or latent.shape[1] != size:
-        raise ValueError(f"{name} must be [N, {size}], got {list(latent.shape)}")
-    return latent
 
 
 def _check_noise_mode(noise_mode: str) -> None:

@@ -7,21 +7,18 @@ imports if possible::
 
     ganops.compat.install()
 
-docs/migration.md says what is replaced in which codebase, docs/checkpoints.md which checkpoints can be read.
+docs/migration.md says what is replaced in which codebase; docs/checkpoints.md, which checkpoints
+:func:`load_network_pkl` reads.
 """
 
-import importlib
 from collections.abc import Collection
-from typing import TYPE_CHECKING, Any
 
+from ._errors import CheckpointError
+from ._records import Record
+from ._rosinality import load_rosinality
 from ._session import KEEPABLE, Entry, Session
-
-if TYPE_CHECKING:
-    from ._errors import CheckpointError
-    from ._records import Record
-    from .checkpoint import load_network_pkl, read_network_pkl
-    from .convert import load_network, save_network, save_network_pkl
-    from .rosinality import load_rosinality
+from .checkpoint import load_network_pkl, read_network_pkl
+from .convert import load_network, save_network, save_network_pkl
 
 __all__ = [
     "KEEPABLE",
@@ -39,24 +36,7 @@ __all__ = [
     "uninstall",
 ]
 
-_CHECKPOINTS = {
-    "CheckpointError": "_errors",
-    "Record": "_records",
-    "load_network": "convert",
-    "load_network_pkl": "checkpoint",
-    "load_rosinality": "rosinality",
-    "read_network_pkl": "checkpoint",
-    "save_network": "convert",
-    "save_network_pkl": "convert",
-}
 _session: Session | None = None
-
-
-def __getattr__(name: str) -> Any:
-    """Checkpoints need more packages than the operators do; they are imported when they are asked for."""
-    if name in _CHECKPOINTS:
-        return getattr(importlib.import_module(f"{__name__}.{_CHECKPOINTS[name]}"), name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 def install(*, keep: Collection[str] = ()) -> None:

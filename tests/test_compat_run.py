@@ -82,6 +82,11 @@ def test_a_module_and_its_child_processes(checkout: Path) -> None:
     assert [Path(child.removeprefix("child ")).parent.name for child in children] == ["nvlabs"]
 
 
+def test_starting_costs_little_more_than_torch() -> None:
+    code = "import sys, ganops.cli.run, ganops.compat; sys.exit('torch._dynamo' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
 @pytest.mark.parametrize(
     ("arguments", "text"),
     [

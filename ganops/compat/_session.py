@@ -44,7 +44,10 @@ class Session:
         sys.meta_path.append(self._finders[1])
         replaced: dict[int, Any] = {}
         for module, source in _loaded():
-            replaced |= self._replace_in_place(module, source)
+            try:
+                replaced |= self._replace_in_place(module, source)
+            except Exception as error:  # a module that waits for its first use is run by this
+                self.left(_contents(module)["__name__"], f"its own file fails: {error}")
         _rebind(replaced, self._set)
 
     def stop(self) -> None:
@@ -79,9 +82,8 @@ class Session:
             if name in self.keep or match.replacement is None:
                 self.left(f"{module.__name__}.{name}", "to be kept" if name in self.keep else match.reason)
                 continue
-            replacement = _copy(
-                getattr(importlib.import_module(f"{__package__}.served.{match.replacement}"), name), module
-            )
+            served = importlib.import_module(f"{__package__}.served.{match.replacement}")
+            replacement = _copy(getattr(served, name), module)
             self._replace(module, name, replacement)
             replaced[id(before)] = replacement
             self.entries.append(

@@ -382,3 +382,8 @@ def test_bad_arguments(codebase: Write) -> None:
         ganops.compat.install()
     ganops.compat.uninstall()
     ganops.compat.uninstall()
+
+
+def test_the_migration_page_names_what_is_replaced() -> None:
+    page = (Path(__file__).parents[1] / "docs" / "migration.md").read_text()
+    assert {name for name in ganops.compat.KEEPABLE if f"`{name}`" not in page} == set()

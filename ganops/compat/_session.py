@@ -57,7 +57,9 @@ class Session:
         for target, name, before in reversed(self._changes):
             _restore(target, name, before)
         taken = {key: before for key, (_, before) in self._originals.items()}
+        held: list[Any] = []  # so that no id below is given to another object
         for module, own in self._served:
+            held += vars(module).values()
             functions = {id(value): name for name, value in vars(module).items() if _is_defined_in(module, value)}
             _give_back(module, own)
             if own is not None and any(id(v) in functions for m in _modules() for v in _contents(m).values()):

@@ -4,8 +4,8 @@
 
     ganops.compat.install()  # before the codebase's own imports, if possible
 
-or ``python -m ganops run gen_images.py --outdir=out ...``. docs/migration.md says what is replaced in which codebase. Its
-checkpoints load without its code: :func:`load_network_pkl`.
+or ``python -m ganops run gen_images.py --outdir=out ...``. docs/migration.md says what is replaced in which codebase.
+Its checkpoints load without its code: :func:`load_network_pkl`.
 """
 
 from collections.abc import Collection

@@ -3,7 +3,6 @@
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from contextvars import ContextVar
 from typing import Any
 
 import torch
@@ -11,11 +10,12 @@ from torch import Tensor
 
 from . import _gpu, _load
 from ._formats import like_format
+from ._setting import Setting
 
 AUTO, REFERENCE = "auto", "reference"
 NATIVE_DEVICES = ("cpu", "cuda")
 
-_chosen: ContextVar[str] = ContextVar("ganops_backend", default=AUTO)
+_chosen = Setting("backend", AUTO)
 _references: dict[str, Callable[..., Any]] = {}
 _namespaces: dict[str, str] = {device: "ganops" for device in NATIVE_DEVICES}
 _warned_slow: set[str] = set()
@@ -47,11 +47,8 @@ def backend(name: str) -> Iterator[None]:
     reason = why_not(name) if name in NATIVE_DEVICES else None
     if reason:
         raise RuntimeError(f"backend {name!r} is not available: {reason}")
-    token = _chosen.set(name)
-    try:
+    with _chosen.use(name):
         yield
-    finally:
-        _chosen.reset(token)
 
 
 @torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]

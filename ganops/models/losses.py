@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 
 import torch
+import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -61,7 +62,8 @@ class PathLengthPenalty(nn.Module):
     """Path length regularisation: ``weight (|J_w^T y| - a)^2``, J_w the generator's Jacobian and y a random image.
 
     ``mean`` (a scalar buffer, so that checkpoints hold it) is a: the moving average of the lengths |J_w^T y|, this
-    batch's included.
+    batch's included; the gradient flows through it, too. Where torch.distributed runs, the batch is that of all
+    processes, each of equal size.
 
     Args:
         weight: factor of the penalty.
@@ -88,7 +90,7 @@ class PathLengthPenalty(nn.Module):
             ValueError: ws does not require a gradient.
         """
         lengths = path_lengths(images, ws, noise)
-        mean = self.mean.lerp(lengths.mean().to(self.mean.dtype), self.decay)
+        mean = self.mean.lerp(_mean_of_processes(lengths.mean()).to(self.mean.dtype), self.decay)
         self.mean.copy_(mean.detach())
         return self.weight * (lengths - mean).square().mean()
 
@@ -118,6 +120,16 @@ def lazy_adam(lr: float, betas: tuple[float, float], interval: int) -> dict[str,
         raise ValueError(f"interval must be at least 1, got {interval}")
     c = interval / (interval + 1)
     return {"lr": c * lr, "betas": (betas[0] ** c, betas[1] ** c)}
+
+
+def _mean_of_processes(value: Tensor) -> Tensor:
+    """Differentiable: each process gets its share of every other one's gradient."""
+    if not (dist.is_available() and dist.is_initialized()):
+        return value
+    import torch.distributed.nn.functional
+
+    total: Tensor = torch.distributed.nn.functional.all_reduce(value)  # type: ignore[no-untyped-call]
+    return total / dist.get_world_size()
 
 
 def _squared_gradient(name: str, logits: Tensor, images: Tensor) -> Tensor:

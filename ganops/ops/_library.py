@@ -1,5 +1,6 @@
 """Registers an operator with torch: schema, reference as the default kernel, shape function, gradient."""
 
+import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -19,19 +20,25 @@ class Operator(NamedTuple):
     backward: Callable[..., Any]
 
 
-OPERATORS: list[Operator] = []
+OPERATORS: list[Operator] = []  # those with compiled kernels
+COMPOSED: list[Operator] = []  # those that are loops over torch's own
 
 
 def register(operator: Operator) -> None:
     OPERATORS.append(operator)
     _backend.add_reference(operator.name, operator.reference)
+    _implement(operator, _backend.run_reference)
+
+
+def register_composed(operator: Operator) -> None:
+    COMPOSED.append(operator)
+    _implement(operator, lambda function, x, *args: _backend.without_autocast(function, x.device, x, *args))
+
+
+def _implement(operator: Operator, run: Callable[..., Any]) -> None:
     define(operator, "ganops")
-
-    def default(x: Tensor, *args: Any) -> Any:
-        return _backend.run_reference(operator.reference, x, *args)
-
     # A compiled kernel, registered before or after, overrides this on its device.
-    torch.library.impl(f"ganops::{operator.name}", "default", default)
+    torch.library.impl(f"ganops::{operator.name}", "default", functools.partial(run, operator.reference))
 
 
 def define(operator: Operator, namespace: str) -> None:

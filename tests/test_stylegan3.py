@@ -307,5 +307,5 @@ def test_bad_call_arguments(message, call):
 def test_bad_types():
     with pytest.raises(TypeError, match="dtype must be float16"):
         make_generator().synthesis(torch.zeros(2, 5, W_DIM), dtype=torch.int8)
-    with pytest.raises(TypeError, match="ws must be a torch.Tensor"):
+    with pytest.raises(TypeError, match=r"ws must be a torch\.Tensor"):
         make_generator().synthesis([[0.0]])

@@ -152,6 +152,19 @@ def test_clamped_outputs_have_no_gradient(act: str, forced, device) -> None:
 
 
 @pytest.mark.emulated
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("clamp", [256 * 0.5**0.5, 2**0.5, 0.1, 3e-6])
+def test_a_clamp_between_two_values_of_the_dtype(clamp: float, dtype: torch.dtype, forced, device) -> None:
+    x = torch.tensor([-1000.0, 0.0, 1000.0], dtype=dtype, device=device).reshape(1, 1, 1, 3).requires_grad_()
+    one = torch.ones(1, 1, 1, 1, dtype=dtype, device=device)
+    convolved = ganops.modulated_conv2d(x, one, one[0, 0], demodulate=False, clamp=clamp)
+    for y in (ganops.bias_act(x, clamp=clamp), convolved):
+        assert torch.equal(y.abs().flatten(), torch.tensor([clamp, 0, clamp], dtype=dtype, device=device))
+        (dx,) = torch.autograd.grad(y.sum(), x)
+        assert dx.flatten().tolist() == [0, 1, 0]
+
+
+@pytest.mark.emulated
 def test_filtered_lrelu_decides_by_the_sign_bit(forced, device) -> None:
     x = torch.tensor([0.0, -0.0, 3.0, -3.0, float("nan")], dtype=torch.float64, device=device)
     x = x.reshape(1, 1, 1, 5).requires_grad_()

@@ -121,4 +121,9 @@ def weight_gradient(dy: Tensor, x: Tensor, weight: Tensor, geometry: Geometry) -
 
 def is_wanted(ctx: Any, index: int) -> bool:
     """Whether this backward pass goes on through the input of this index: torch.autograd.grad names those it wants."""
-    return torch.compiler.is_compiling() or torch._C._will_engine_execute_node(ctx.next_functions[index][0])
+    if torch.compiler.is_compiling():
+        return True
+    try:
+        return torch._C._will_engine_execute_node(ctx.next_functions[index][0])
+    except RuntimeError:  # of a leaf, torch.autograd.grad does not say
+        return True

@@ -16,7 +16,7 @@ from ..reference.bias_act import compute_dtype, keeps
 from . import _phases
 from ._convolution import Geometry, needs_graph, scaled_convolution
 from ._library import Operator, register
-from .bias_act import parse_activation, slope, sum_to_bias
+from .bias_act import for_dtype, parse_activation, slope, sum_to_bias
 from .upfirdn2d import filter_taps
 
 PRENORMALIZE = ("auto", "none", "max", "rms")
@@ -131,6 +131,7 @@ def parse_options(
         x = x.to(reduced)
     if prenormalize == "auto":
         prenormalize = "max" if x.dtype in (torch.float16, torch.bfloat16) else "none"
+    activation = for_dtype(activation, x.dtype)
     return x, (demodulate, prenormalize, noise, up, down, pads, f, flip_weight, input_gain, bias, *activation)
 
 
@@ -237,6 +238,11 @@ def resampled_conv2d(
     height, width = weight.shape[-2:]
     x0, x1, y0, y1 = padding = reference.resampling_padding(padding, filter_taps(f), up, down)
     f_up, f_down = (f if factor > 1 else None for factor in (up, down))
+    if height == width == 1 and (up == 1) != (down == 1):
+        # A pointwise convolution commutes with resampling: it runs where the image is smaller.
+        if up > 1:
+            return _upfirdn2d(convolve(x, weight, Geometry()), f_up, up, 1, padding, float(up * up))
+        return convolve(_upfirdn2d(x, f_down, 1, down, padding, 1.0), weight, Geometry())
     if up > 1 and down == 1 and min(padding) >= 0:
         # A transposed convolution of stride `up` skips the zeros; what it extends beyond the padding is cropped.
         weight = (weight.flip([-2, -1]) if flip_weight else weight).transpose(-4, -3)

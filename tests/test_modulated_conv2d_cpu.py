@@ -1,5 +1,8 @@
 """Modulated convolutions on a CPU where no gradient is needed: other ways to the same values."""
 
+import subprocess
+import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -72,3 +75,11 @@ def test_phases_serve_only_where_no_gradient_is_needed(wanted: str) -> None:
     assert calls_of_phases(tensors, demodulate=False) == 0
     y = ganops.modulated_conv2d(**tensors, up=2, padding=1, demodulate=False)
     assert torch.autograd.grad(y.square().sum(), tensors[wanted])[0].abs().max() > 0
+
+
+@pytest.mark.parametrize("options", [[], ["--backward", "--processor-time"]], ids=str)
+def test_benchmark(options: list[str]) -> None:
+    script = Path(__file__).resolve().parents[1] / "benchmarks" / "modulated_conv2d.py"
+    command = [sys.executable, str(script), "1x1-256", "--repeat", "1", "--threads", "1", *options]
+    head, _, line = subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()
+    assert "threads: 1" in head and line.startswith("1x1-256") and len(line.split()) == 6

@@ -16,12 +16,13 @@ from cases import BLUR, DOWN12, RADIAL12, UP12, UP24
 
 import ganops
 from ganops.__main__ import main
-from ganops.bench import machine, peers, suites
+from ganops.bench import machine, peers
 from ganops.bench.calls import OPERATORS, Call, operator
 from ganops.bench.clock import CpuClock, CudaClock, Interrupted, Timed, measure
 from ganops.bench.jobs import Job, Settings, operator_job, operator_jobs
 from ganops.bench.machine import Peaks
 from ganops.bench.networks import traced
+from ganops.bench.parts import parts_of
 from ganops.bench.report import Report, Row, compare, totals
 from ganops.bench.run import Effort, run_jobs
 
@@ -88,7 +89,7 @@ def test_flops_of_a_convolution_and_of_its_parts() -> None:
     assert up.product_flops() == plain.product_flops()
     assert up.flops() - up.product_flops() == 2 * 5 * 480 * (2 * 16 + 4)
     assert plain.elements() == 2 * 8 * 120 + 5 * 8 * 9 + 16 + 2 * 5 * 120
-    (blur,) = suites._parts(up)
+    (blur,) = parts_of(up)
     assert blur.op == "upfirdn2d" and blur.shapes["x"] == (2, 5, 21, 25) and blur.output_shape() == (2, 5, 20, 24)
 
 

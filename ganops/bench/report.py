@@ -13,7 +13,7 @@ from .jobs import Job
 from .machine import Peaks
 
 FORMAT = 1
-NAME_WIDTH, SHAPE_WIDTH = 58, 20
+NAME_WIDTH, SHAPE_WIDTH = 82, 16
 
 
 @dataclass

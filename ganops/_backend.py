@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from . import _gpu, _load
+from ._compile import constant_result
 from ._formats import like_format
 from ._setting import Setting
 
@@ -51,7 +52,7 @@ def backend(name: str) -> Iterator[None]:
         yield
 
 
-@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
+@constant_result
 def chosen() -> str:
     return _chosen.get()
 
@@ -117,7 +118,7 @@ def why_not(device: str, op: str = "bias_act") -> str | None:
     return _gpu.why_unfit(torch.cuda.get_device_capability(), _gpu.driver_version(), _gpu.build_info())
 
 
-@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
+@constant_result
 def _warn_if_slow(device: str) -> None:
     reason = None if device in _warned_slow else why_not(device)
     _warned_slow.add(device)

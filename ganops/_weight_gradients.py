@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from . import _checks
+from ._compile import constant_result
 from ._setting import Setting
 
 _disabled = Setting("weight_gradients_disabled", False)
@@ -44,7 +45,7 @@ def no_weight_gradients(disable: bool = True) -> Iterator[None]:
         yield
 
 
-@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
+@constant_result
 def weight_gradients_disabled() -> bool:
     """Whether :func:`no_weight_gradients` is in force."""
     return _disabled.get()

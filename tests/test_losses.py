@@ -110,15 +110,20 @@ def test_path_length_of_one_latent():
 
 
 def test_path_length_penalty_and_its_mean():
+    """The mean includes this batch, so the gradient flows through it, too."""
     penalty = losses.PathLengthPenalty(weight=2, decay=0.25).double()
+    scale = torch.tensor(5.0, dtype=torch.float64, requires_grad=True)
     mean = 0.0
     for seed in range(3):
         w, noise = normal(2, 12, seed=seed).requires_grad_(), normal(2, 3, 2, 2, seed=seed + 10)
-        value = penalty((5 * w).reshape(2, 3, 2, 2), w, noise)
-        lengths = (5 * noise.flatten(1).norm(dim=1) / 2).tolist()
-        mean += 0.25 * (sum(lengths) / 2 - mean)
+        value = penalty((scale * w).reshape(2, 3, 2, 2), w, noise)
+        lengths = scale * noise.flatten(1).norm(dim=1) / 2
+        moved = 0.75 * mean + 0.25 * lengths.mean()
+        expected = 2 * (lengths - moved).square().mean()
+        torch.testing.assert_close(value, expected)
+        torch.testing.assert_close(*(torch.autograd.grad(v, scale)[0] for v in (value, expected)))
+        mean = float(moved.detach())
         assert float(penalty.mean) == pytest.approx(mean)
-        assert float(value) == pytest.approx(2 * sum((length - mean) ** 2 for length in lengths) / 2)
     assert penalty.state_dict().keys() == {"mean"} and not penalty.mean.requires_grad
 
 

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 import pytest
 import torch
 from cases import relative_error
-from official import constructor, official_modules, perturb
+from official import SAMPLES_TOLERANCE, STYLEGAN2_SAMPLES, constructor, official_modules, perturb, stylegan2_samples
 
 from ganops.models import losses, stylegan2
 
@@ -123,6 +123,12 @@ def test_architectures(architecture: str, c_dim: int, official: types.ModuleType
     loaded(theirs, ours)
     img, c = torch.randn(6, 3, 16, 16), torch.randn(6, c_dim)
     assert relative_error(ours(img, c), theirs(img, c)) <= TOLERANCE
+
+
+@pytest.mark.parametrize("architecture", STYLEGAN2_SAMPLES)
+def test_recorded_samples(architecture: str, official: types.ModuleType) -> None:
+    samples = stylegan2_samples(official, architecture, as_dict=official.is_older)
+    assert samples == pytest.approx(STYLEGAN2_SAMPLES[architecture], rel=SAMPLES_TOLERANCE, abs=SAMPLES_TOLERANCE)
 
 
 def test_random_noise(official: types.ModuleType) -> None:

@@ -5,6 +5,7 @@ Their operators run in their plain PyTorch form on a CPU.
 
 import copy
 import inspect
+import math
 import os
 import types
 from collections.abc import Iterator
@@ -14,7 +15,8 @@ import torch
 from cases import relative_error
 from official import constructor, official_modules, perturb
 
-from ganops.models import stylegan3
+from ganops.cli.equivariance import NETWORKS, W_DIM
+from ganops.models import metrics, stylegan3
 
 CHECKOUT = os.environ.get("GANOPS_STYLEGAN3")
 pytestmark = pytest.mark.skipif(CHECKOUT is None, reason="GANOPS_STYLEGAN3 names no checkout of NVlabs/stylegan3")
@@ -84,3 +86,44 @@ def test_a_seed_makes_the_same_network(official: types.ModuleType) -> None:
     assert list(made[0]) == list(made[1])
     for name, expected in made[0].items():
         torch.testing.assert_close(made[1][name], expected)
+
+
+def decibels(errors: list[torch.Tensor]) -> float:
+    return 10 * (4 / torch.cat([error.flatten() for error in errors]).square().mean()).log10().item()
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+@torch.no_grad()
+def test_motions_give_like_metrics(name: str) -> None:
+    """Their rotation and translation, by other filters, give nearly the same EQ-R and EQ-T_frac."""
+    angle, x, y = 0.7, 0.05, -0.1
+    torch.manual_seed(0)
+    mapping, synthesis = NETWORKS[name](64)
+    found: dict[str, list[torch.Tensor]] = {"r": [], "t": [], "their r": [], "their t": []}
+    cosine, sine = math.cos(angle), math.sin(angle)
+    back = {
+        "r": torch.tensor([[cosine, sine, 0], [-sine, cosine, 0], [0, 0, 1]]),
+        "t": torch.tensor([[1, 0, -x], [0, 1, -y], [0, 0, 1]]),
+    }
+    with official_modules(CHECKOUT, "metrics.equivariance") as (theirs,):
+        for w in torch.split(mapping(torch.randn(4, W_DIM)), 1):
+            images = {}
+            for motion, transform in {"still": torch.eye(3), **back}.items():
+                synthesis.input.transform.copy_(transform)
+                images[motion] = synthesis(w)
+            still, rotated, translated = images.values()
+
+            (a, valid), (b, also_valid) = metrics.rotate(still, angle), metrics.rotate_spectrum(rotated, angle)
+            found["r"].append((a - b)[:, :, valid & also_valid])
+            a, valid = metrics.translate(still, x * 64, y * 64)
+            found["t"].append((a - translated)[:, :, valid])
+            # Their angles go the other way, and their masks are floats like the images.
+            a, valid = theirs.apply_fractional_rotation(still, -angle)
+            b, also_valid = theirs.apply_fractional_pseudo_rotation(rotated, -angle)
+            found["their r"].append((a - b)[valid * also_valid > 0.5])
+            a, valid = theirs.apply_fractional_translation(still, x, y)
+            found["their t"].append((a - translated)[valid > 0.5])
+    ratios = {key: decibels(errors) for key, errors in found.items()}
+    print(name, {key: round(value, 1) for key, value in ratios.items()})
+    for key in ("r", "t"):
+        assert ratios[key] == pytest.approx(ratios[f"their {key}"], abs=3)

@@ -9,9 +9,10 @@ import pytest
 import torch
 import torch.nn.functional as F
 from networks import gradients_of, normal, relative_errors
+from official import SAMPLES_TOLERANCE, STYLEGAN2_SAMPLES, stylegan2_samples
 
 import ganops
-from ganops.models import losses
+from ganops.models import losses, stylegan2
 from ganops.models._stylegan2_layers import feature_format
 from ganops.models.stylegan2 import (
     Discriminator,
@@ -25,8 +26,9 @@ from ganops.ops.conv2d_resample import conv2d_resample
 
 Z_DIM, C_DIM, W_DIM = 7, 3, 8
 BATCH = 3
-# RMS errors of gradients: rounding also changes the signs, and so the slopes, of a few of the activations' arguments.
-LARGEST_ERROR = {torch.float32: 2e-6, torch.float16: 0.04, torch.bfloat16: 0.15}
+# What one or two activations with another slope add to the RMS error of a gradient: rounding moves a few arguments
+# past zero or the clamp, and not the same ones in all implementations.
+SLOPES = {torch.float32: 2e-6, torch.float16: 0.05, torch.bfloat16: 0.1}
 ARCHITECTURES = ("skip", "resnet", "orig")
 
 
@@ -106,8 +108,9 @@ def test_training_is_as_precise_as_reference(impl, device, dtype, architecture):
     errors = relative_errors(train_once(impl, device, torch.float32, dtype, architecture), expected)
     reference = relative_errors(train_once("reference", "cpu", torch.float32, dtype, architecture), expected)
     assert errors["outputs"] < 1.5 * reference["outputs"]
-    assert max(errors.values()) < LARGEST_ERROR[dtype], errors
-    assert max(reference.values()) < LARGEST_ERROR[dtype], reference
+    for part, error in errors.items():
+        assert error < 2 * reference[part] + SLOPES[dtype], part
+        assert reference[part] < 0.5, part
 
 
 def test_demodulated_output_has_unit_variance(forced, device):
@@ -163,6 +166,14 @@ def test_resampled_convolution_by_definition(forced, device, kernel_size, up, do
     expected = ganops.upfirdn2d(y, f if down > 1 else None, down=down)
     actual = conv2d_resample(x, w, f, up, down, padding, flip_weight)
     torch.testing.assert_close(actual, expected, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.emulated
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_samples_of_the_official_networks(forced, architecture):
+    """Only their numbers are here; test_official_stylegan2.py gets them from the networks."""
+    samples = stylegan2_samples(stylegan2, architecture)
+    assert samples == pytest.approx(STYLEGAN2_SAMPLES[architecture], rel=SAMPLES_TOLERANCE, abs=SAMPLES_TOLERANCE)
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
@@ -356,10 +367,18 @@ def test_autocast():
     generator, discriminator = make_generator(), make_discriminator()
     z, c = normal(2, Z_DIM), normal(2, C_DIM)
     image = generator(z, c, noise_mode="const")
+    score = discriminator(image, c)
+    seen = []
+    for layer in (generator.synthesis.b8.conv0, discriminator.b16.conv1):
+        layer.register_forward_hook(lambda module, inputs, output: seen.append(output.dtype))
     with torch.autocast("cpu", torch.bfloat16):
-        torch.testing.assert_close(generator(z, c, noise_mode="const"), image, atol=0.2, rtol=0.1)
-        torch.testing.assert_close(discriminator(image, c).float(), discriminator(image, c).float())
-    discriminator(image, c).sum().backward()
+        reduced_image = generator(z, c, noise_mode="const")
+        reduced_score = discriminator(image, c)
+    assert seen == [torch.bfloat16] * 2
+    torch.testing.assert_close(reduced_image, image, atol=0.1, rtol=0.05)
+    torch.testing.assert_close(reduced_score.float(), score, atol=0.1, rtol=0.05)
+    gradients = torch.autograd.grad(reduced_score.sum(), list(discriminator.parameters()))
+    assert all(gradient.dtype == torch.float32 for gradient in gradients)
 
 
 @pytest.mark.parametrize(
@@ -398,6 +417,7 @@ def test_bad_constructor_arguments(message, make):
         ("ws and other must both be", lambda g, d: mix_styles(torch.zeros(2, 4, 8), torch.zeros(1, 4, 8), 1)),
         ("truncation_psi must be 1 where", lambda g, d: d.mapping(None, torch.zeros(2, C_DIM), truncation_psi=0.5)),
         ("img must be \\[N, 3, 8, 8\\]", lambda g, d: d(torch.zeros(2, 3, 16, 16), torch.zeros(2, C_DIM))),
+        ("c must have as many rows as img", lambda g, d: d(torch.zeros(2, 3, 8, 8), torch.zeros(1, C_DIM))),
         ("x must have a multiple of 4 samples", lambda g, d: d(torch.zeros(5, 3, 8, 8), torch.zeros(5, C_DIM))),
     ],
 )

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from .. import _checks, downsample2d, setup_filter
-from ._layers import FullyConnectedLayer, MappingNetwork, rows
+from ._layers import FullyConnectedLayer, MappingNetwork
 from ._stylegan2_layers import (
     RESAMPLE_FILTER,
     SQRT_HALF,
@@ -193,7 +193,10 @@ class DiscriminatorEpilogue(nn.Module):
         self.out = FullyConnectedLayer(in_channels, cmap_dim or 1)
 
     def forward(self, x: Tensor | None, img: Tensor | None, cmap: Tensor | None, force_fp32: bool = False) -> Tensor:
-        """x [N, in_channels, R, R] (and in "skip" an image, which may be all there is) to scores [N, 1]."""
+        """x [N, in_channels, R, R] (and in "skip" an image, which may be all there is) to scores [N, 1].
+
+        ``force_fp32`` is accepted for compatibility; has no effect.
+        """
         full: dict[str, Any] = {"dtype": self.conv.weight.dtype, "memory_format": torch.contiguous_format}
         if x is not None:
             x = x.to(**full)
@@ -293,8 +296,12 @@ class Discriminator(nn.Module):
         wanted = (self.img_channels, self.img_resolution, self.img_resolution)
         if img.ndim != 4 or img.shape[1:] != wanted:
             raise ValueError(f"img must be [N, {', '.join(map(str, wanted))}], got {list(img.shape)}")
+        cmap = None
+        if self.c_dim > 0:
+            cmap = self.mapping(None, c)
+            if len(cmap) != len(img):
+                raise ValueError(f"c must have as many rows as img has samples, got {len(cmap)} and {len(img)}")
         x, rest = None, img
         for resolution in self.block_resolutions:
             x, rest = getattr(self, f"b{resolution}")(x, rest, **block_kwargs)
-        cmap = self.mapping(None, rows("c", c, self.c_dim)) if self.c_dim > 0 else None
         return self.b4(x, rest, cmap)  # type: ignore[no-any-return]

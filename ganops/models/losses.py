@@ -62,7 +62,8 @@ class PathLengthPenalty(nn.Module):
     """Path length regularisation: ``weight (|J_w^T y| - a)^2``, J_w the generator's Jacobian and y a random image.
 
     ``mean`` (a scalar buffer, so that checkpoints hold it) is a: the moving average of the lengths |J_w^T y|, this
-    batch's included. Where torch.distributed runs, the batch is that of all processes, each of equal size.
+    batch's included; the gradient flows through it, too. Where torch.distributed runs, the batch is that of all
+    processes, each of equal size.
 
     Args:
         weight: factor of the penalty.

@@ -212,7 +212,8 @@ def _two_grid_lowpass(x: Tensor, y: Tensor, angle: float) -> Tensor:
     response = torch.where(centre, 2 * length, total / (math.pi * square.masked_fill(centre, 1)))
     window = torch.special.i0(ROTATION_BETA * (1 - square / ROTATION_RADIUS**2).clamp_min(0).sqrt())
     window = window.where(square < ROTATION_RADIUS**2, 0) / torch.special.i0(torch.tensor(ROTATION_BETA))
-    return response * window
+    result: Tensor = response * window
+    return result
 
 
 def _translation(x: float, y: float) -> Tensor:

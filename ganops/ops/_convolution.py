@@ -30,55 +30,89 @@ class Geometry(NamedTuple):
         return Geometry(self.stride, self.padding, True, (y_rest, x_rest))
 
 
-def scaled_convolution(x: Tensor, weight: Tensor, styles: Tensor | None, geometry: Geometry) -> Tensor:
-    """Convolve ``x * styles[n, c]`` (styles None: x) with weight: [O, I, kh, kw], or [I, O, kh, kw] if transposed.
+def scaled_convolution(
+    x: Tensor, weight: Tensor, scale: Tensor | None, geometry: Geometry, scales_output: bool = False
+) -> Tensor:
+    """Convolve ``x * scale[n, c]``, or scale the result, with weight: [O, I, kh, kw], or [I, O, kh, kw] if transposed.
 
     Computed in x's dtype. Differentiable to any order; :func:`ganops.no_weight_gradients` is honoured.
     """
-    if not (torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in (x, weight, styles))):
-        return _ScaledConvolution.forward(x, weight, styles, geometry)
-    y: Tensor = _ScaledConvolution.apply(x, weight, styles, geometry)  # type: ignore[no-untyped-call]
+    if not (torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in (x, weight, scale))):
+        return _ScaledConvolution.forward(x, weight, scale, geometry, scales_output)
+    y: Tensor = _ScaledConvolution.apply(x, weight, scale, geometry, scales_output)  # type: ignore[no-untyped-call]
     return y
 
 
 class _ScaledConvolution(torch.autograd.Function):
     @staticmethod
-    def forward(x: Tensor, weight: Tensor, styles: Tensor | None, geometry: Geometry) -> Tensor:
-        if styles is not None and x.shape[0] == 1 and weight.numel() < x.numel():
-            along = (-1, 1, 1, 1) if geometry.transposed else (1, -1, 1, 1)
-            weight = weight * styles.reshape(along)  # a lone sample's weights are fewer than its pixels
-        elif styles is not None:
-            x = _scale(x, styles)
-        y: Tensor = torch.ops.aten.convolution(x, weight.to(x.dtype), None, *geometry.arguments())
-        return y
+    def forward(x: Tensor, weight: Tensor, scale: Tensor | None, geometry: Geometry, scales_output: bool) -> Tensor:
+        if scale is None:
+            return convolution(x, weight, geometry)
+        if _is_lone(x, weight):
+            return convolution(x, weight * _along_weight(scale, scales_output != geometry.transposed), geometry)
+        if scales_output:
+            return _scaled(convolution(x, weight, geometry), scale)
+        return convolution(_scaled(x, scale), weight, geometry)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-        x, weight, styles, ctx.geometry = inputs
-        ctx.save_for_backward(x, weight, styles)
+        x, weight, scale, ctx.geometry, ctx.scales_output = inputs
+        ctx.save_for_backward(x, weight, scale)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         (dy,) = gradients
-        x, weight, styles = ctx.saved_tensors
+        x, weight, scale = ctx.saved_tensors
         geometry: Geometry = ctx.geometry
-        needs_x, needs_weight, needs_styles, _ = ctx.needs_input_grad
-        dx = dweight = dstyles = None
-        if needs_x or needs_styles:
-            g = scaled_convolution(dy, weight, None, geometry.adjoint(x, weight, dy))
-            dx = g if styles is None else _scale(g, styles)
-            dstyles = torch.einsum("nchw,nchw->nc", g, x).to(styles.dtype) if needs_styles else None
-        if needs_weight and not weight_gradients_disabled() and is_wanted(ctx, 1):
-            scaled = x if styles is None else _scale(x, styles)
-            mask = [False, True, False]
-            dweight = torch.ops.aten.convolution_backward(
-                dy, scaled, weight.detach().to(x.dtype), None, *geometry.arguments(), mask
-            )[1].to(weight.dtype)
-        return dx, dweight, dstyles, None
+        adjoint = geometry.adjoint(x, weight, dy)
+        needs_x, needs_weight, needs_scale = ctx.needs_input_grad[:3]
+        needs_weight = needs_weight and not weight_gradients_disabled() and is_wanted(ctx, 1)
+        dx = dweight = dscale = None
+        if ctx.scales_output:
+            scaled_dy = _scaled(dy, scale)
+            dx = scaled_convolution(scaled_dy, weight, None, adjoint) if needs_x else None
+            dscale = _dot(scaled_convolution(x, weight, None, geometry), dy, scale) if needs_scale else None
+            dweight = weight_gradient(scaled_dy, x, weight, geometry) if needs_weight else None
+        elif needs_weight and scale is not None and _is_lone(x, weight):
+            of_scaled = weight_gradient(dy, x, weight, geometry)
+            dweight = of_scaled * _along_weight(scale, geometry.transposed)
+            dscale = (of_scaled * weight).sum((1, 2, 3) if geometry.transposed else (0, 2, 3))[None]
+            dx = scaled_convolution(dy, weight, scale, adjoint, scales_output=True) if needs_x else None
+        else:
+            if needs_x or needs_scale:
+                of_scaled = scaled_convolution(dy, weight, None, adjoint)
+                dx = _scaled(of_scaled, scale)
+                dscale = _dot(of_scaled, x, scale) if needs_scale else None
+            dweight = weight_gradient(dy, _scaled(x, scale), weight, geometry) if needs_weight else None
+        return dx, dweight, dscale, None, None
 
 
-def _scale(x: Tensor, styles: Tensor) -> Tensor:
-    return x * styles[:, :, None, None].to(x.dtype)
+def _is_lone(x: Tensor, weight: Tensor) -> bool:
+    """Whether to scale the weight: those of one sample, if they are fewer than its pixels."""
+    return x.shape[0] == 1 and weight.numel() < x.numel()
+
+
+def _along_weight(scale: Tensor, first_dim: bool) -> Tensor:
+    return scale.reshape((-1, 1, 1, 1) if first_dim else (1, -1, 1, 1))
+
+
+def _scaled(x: Tensor, scale: Tensor | None) -> Tensor:
+    return x if scale is None else x * scale[:, :, None, None].to(x.dtype)
+
+
+def _dot(a: Tensor, b: Tensor, like: Tensor) -> Tensor:
+    return torch.einsum("nchw,nchw->nc", a, b).to(like.dtype)
+
+
+def convolution(x: Tensor, weight: Tensor, geometry: Geometry) -> Tensor:
+    y: Tensor = torch.ops.aten.convolution(x, weight.to(x.dtype), None, *geometry.arguments())
+    return y
+
+
+def weight_gradient(dy: Tensor, x: Tensor, weight: Tensor, geometry: Geometry) -> Tensor:
+    options = (None, *geometry.arguments(), [False, True, False])
+    dweight: Tensor = torch.ops.aten.convolution_backward(dy, x, weight.detach().to(x.dtype), *options)[1]
+    return dweight.to(weight.dtype)
 
 
 def is_wanted(ctx: Any, index: int) -> bool:

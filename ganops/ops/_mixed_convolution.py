@@ -12,7 +12,7 @@ from torch import Tensor
 
 from .._formats import like_format, memory_format
 from .._weight_gradients import weight_gradients_disabled
-from ._convolution import Geometry, is_wanted
+from ._convolution import Geometry, convolution, is_wanted, weight_gradient
 from ._library import Operator, register_composed
 
 _OPS = torch.ops.ganops
@@ -30,19 +30,16 @@ def mixed_weight(bank: Tensor, mix: Tensor) -> Tensor:
     return (mix @ bank.flatten(1)).view(bank.shape[1:])
 
 
-def _convolve(x: Tensor, bank: Tensor, mix: Tensor, *geometry: Any) -> Tensor:
-    arguments = Geometry(*geometry).arguments()
-    if x.shape[0] == 0:
-        return _fake(x, bank, mix, *geometry)
-    y = [
-        torch.ops.aten.convolution(x[n : n + 1], mixed_weight(bank, mix[n]).to(x.dtype), None, *arguments)
-        for n in range(x.shape[0])
-    ]
+def _convolve(x: Tensor, bank: Tensor, mix: Tensor, *options: Any) -> Tensor:
+    geometry = Geometry(*options)
+    y = [convolution(x[n : n + 1], mixed_weight(bank, mix[n]), geometry) for n in range(x.shape[0])]
+    if not y:
+        return _fake(x, bank, mix, *options)
     return like_format(y[0] if len(y) == 1 else torch.cat(y), x)
 
 
 def _fake(x: Tensor, bank: Tensor, mix: Tensor, *geometry: Any) -> Tensor:
-    y = torch.ops.aten.convolution(x, bank[0].to(x.dtype), None, *Geometry(*geometry).arguments())
+    y = convolution(x, bank[0], Geometry(*geometry))
     return torch.empty_like(y, memory_format=memory_format(x))
 
 
@@ -66,16 +63,11 @@ def _backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
 
 def _sum_over_samples(dy: Tensor, x: Tensor, bank: Tensor, mix: Tensor, *options: Any) -> tuple[Tensor, Tensor]:
     """The gradients in bank and in mix; empty where they are not wanted."""
-    *geometry, (wants_bank, wants_mix) = options
-    arguments = Geometry(*geometry).arguments()
+    geometry, (wants_bank, wants_mix) = Geometry(*options[:-1]), options[-1]
     dbank = bank.new_zeros(bank.shape if wants_bank else 0)
     dmix = mix.new_empty(mix.shape if wants_mix else 0)
-    weight = bank[0].to(x.dtype)
     for n in range(x.shape[0]):
-        dweight = torch.ops.aten.convolution_backward(
-            dy[n : n + 1], x[n : n + 1], weight, None, *arguments, [False, True, False]
-        )[1]
-        dweight = dweight.to(bank.dtype).flatten()
+        dweight = weight_gradient(dy[n : n + 1], x[n : n + 1], bank[0], geometry).flatten()
         if wants_bank:
             dbank.flatten(1).addr_(mix[n], dweight)
         if wants_mix:

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from .. import _checks
+from .. import _backend, _checks
 from ._convolution import Geometry, scaled_convolution
 from .modulated_conv2d import resampled_conv2d
 
@@ -30,7 +30,7 @@ def conv2d_resample(
         flip_weight: True correlates, as torch.nn.functional.conv2d does; False convolves.
 
     Returns:
-        ``[N, O, H', W']``. Differentiable to any order in x and w.
+        ``[N, O, H', W']`` of x's dtype (under autocast: autocast's). Differentiable to any order in x and w.
 
     Raises:
         TypeError, ValueError: a bad argument; the text names it.
@@ -41,12 +41,15 @@ def conv2d_resample(
     w = _checks.tensor("w", w)
     if w.ndim != 4 or w.shape[1] != x.shape[1] or 0 in w.shape:
         raise ValueError(f"w must have shape [O, {x.shape[1]}, kh, kw] (x's channels), got {list(w.shape)}")
-    if w.dtype != x.dtype and not torch.is_autocast_enabled(x.device.type):
+    reduced = _backend.autocast_dtype(x.device)
+    if reduced is None and w.dtype != x.dtype:
         raise TypeError(f"w must have x's dtype {x.dtype}, got {w.dtype}")
     f = _checks.fir_filter("f", f, x)
     up, down = _checks.integer("up", up, 1), _checks.integer("down", down, 1)
     pads = _checks.padding(padding)
     flip_weight = _checks.boolean("flip_weight", flip_weight)
+    if reduced and x.dtype != torch.float64:
+        x = x.to(reduced)
     return resampled_conv2d(_convolve, x, w, up, down, pads, f, flip_weight)
 
 

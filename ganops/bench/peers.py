@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import io
 import sys
 import types
 from collections.abc import Callable, Iterator
@@ -21,12 +22,14 @@ from .calls import OPERATORS, Call
 from .networks import Z_DIM, Network
 
 MAPPING_LAYERS = 8
-STAND_IN = "pkg_resources"
+STAND_INS = ("pkg_resources", "requests")
 Run = Callable[[dict[str, Tensor]], Tensor]
 
 
 class Peer:
     """A checkout. Its functions and classes take what ours take, or there is None."""
+
+    gives_weights = False
 
     def __init__(self, name: str, path: Path) -> None:
         self.name, self.path = name, path
@@ -43,9 +46,9 @@ class Peer:
         """Its image of z, by the noise that is stored in the network."""
         raise NotImplementedError
 
-    def weights(self, network: Network, module: nn.Module) -> dict[str, Tensor] | None:
-        """Its weights by our names; None if they cannot be told."""
-        return None
+    def share_weights(self, network: Network, theirs: nn.Module, ours: nn.Module) -> None:
+        """Makes the weights of both the same: its own, if it ``gives_weights``, else ours."""
+        raise NotImplementedError
 
 
 class NvLabs(Peer):
@@ -115,12 +118,14 @@ class NvLabs(Peer):
         image: Tensor = module(z, None, **options)
         return image
 
-    def weights(self, network: Network, module: nn.Module) -> dict[str, Tensor] | None:
-        return module.state_dict()
+    def share_weights(self, network: Network, theirs: nn.Module, ours: nn.Module) -> None:
+        theirs.load_state_dict(ours.state_dict())
 
 
 class Rosinality(Peer):
     """rosinality/stylegan2-pytorch: StyleGAN2 alone."""
+
+    gives_weights = True  # by our reader of its checkpoints
 
     def __init__(self, name: str, path: Path) -> None:
         super().__init__(name, path)
@@ -164,6 +169,14 @@ class Rosinality(Peer):
         image: Tensor = module([z], randomize_noise=False)[0]
         return image
 
+    def share_weights(self, network: Network, theirs: nn.Module, ours: nn.Module) -> None:
+        from ..compat import load_rosinality
+
+        key, file = "d" if network.is_discriminator else "g", io.BytesIO()
+        torch.save({key: theirs.state_dict()}, file)
+        file.seek(0)
+        ours.load_state_dict(load_rosinality(file, [key])[key].state_dict())
+
 
 PEERS: dict[str, type[Peer]] = {"stylegan3": NvLabs, "stylegan2-ada": NvLabs, "rosinality": Rosinality}
 
@@ -198,7 +211,7 @@ def importing_from(path: Path) -> Iterator[dict[str, types.ModuleType]]:
     finally:
         sys.path.remove(str(path))
         for name in sys.modules.keys() - before:
-            if name == STAND_IN or _lies_in(sys.modules[name], path):
+            if name in STAND_INS or _lies_in(sys.modules[name], path):
                 own[name] = sys.modules.pop(name)
 
 
@@ -208,12 +221,12 @@ def _lies_in(module: types.ModuleType, path: Path) -> bool:
 
 
 def _stand_ins() -> dict[str, types.ModuleType]:
-    """pkg_resources, which setuptools 82 removed, as far as NVlabs' code uses it."""
-    if importlib.util.find_spec(STAND_IN):
-        return {}
-    module = types.ModuleType(STAND_IN)
-    module.parse_version = TorchVersion  # type: ignore[attr-defined]
-    return {STAND_IN: module}
+    """What NVlabs' code imports and need not be here: pkg_resources, which setuptools 82 removed, for one function;
+    requests for none."""
+    modules = {name: types.ModuleType(name) for name in STAND_INS if importlib.util.find_spec(name) is None}
+    for module in modules.values():
+        module.parse_version = TorchVersion  # type: ignore[attr-defined]
+    return modules
 
 
 def _module(name: str) -> Any:

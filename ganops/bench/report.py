@@ -31,13 +31,12 @@ class Row:
     times: dict[str, Timed]
     group: str = ""
     count: int = 1
-    notes: dict[str, str] = field(default_factory=dict)
 
     @classmethod
     def of(cls, job: Job, peaks: Peaks, main: str, times: dict[str, Timed]) -> Row:
         chosen = main if main in times else next(iter(times))
         return cls(job.name, list(job.shape), job.dtype, job.kind, job.flops, job.bytes, job.floor_ms(peaks), chosen,
-                   times, job.group, job.count, dict(job.notes))  # fmt: skip
+                   times, job.group, job.count)  # fmt: skip
 
     @property
     def identity(self) -> str:
@@ -165,8 +164,6 @@ def remarks(rows: Iterable[Row]) -> list[str]:
         for name, timed in row.times.items():
             if timed.error and name != row.main:
                 said.append(f"{row.name}: {name} failed: {timed.error}")
-            if note := row.notes.get(name):
-                said.append(f"{row.name}: {name} has {note}")
         apart = {name: t.difference for name, t in row.times.items() if t.difference is not None}
         if apart and not row.group:
             first = next(iter(row.times))

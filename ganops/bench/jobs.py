@@ -50,7 +50,7 @@ class Job:
     """One line of the table. ``work`` is a list of (FLOPs, bytes), each of which has a floor; they follow each other.
 
     ``prepare`` makes the functions to time, by implementation; what they hold is freed after them. ``count`` tells how
-    often a network does this, ``group`` the sum that it belongs to.
+    often a network does this, ``group`` the sum that it belongs to, ``series`` the curve that it is a point of.
     """
 
     name: str
@@ -61,6 +61,7 @@ class Job:
     prepare: Callable[[], Functions]
     group: str = ""
     count: int = 1
+    series: str = ""
     beside: Sequence[str] = ()  # implementations that this job has alone
 
     @property

@@ -31,12 +31,14 @@ class Row:
     times: dict[str, Timed]
     group: str = ""
     count: int = 1
+    series: str = ""
 
     @classmethod
     def of(cls, job: Job, peaks: Peaks, main: str, times: dict[str, Timed]) -> Row:
         chosen = main if main in times else next(iter(times))
-        return cls(job.name, list(job.shape), job.dtype, job.kind, job.flops, job.bytes, job.floor_ms(peaks), chosen,
-                   times, job.group, job.count)  # fmt: skip
+        figures = job.flops, job.bytes, job.floor_ms(peaks)
+        place = job.group, job.count, job.series
+        return cls(job.name, [*job.shape], job.dtype, job.kind, *figures, chosen, times, *place)
 
     @property
     def identity(self) -> str:

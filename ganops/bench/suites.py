@@ -76,7 +76,8 @@ def _peers(settings: Settings, quick: bool, batch: int) -> list[Job]:
         for call in traced(name, batch).calls:
             parts += [operator_job(part, settings, f"{name} {part.op}") for part in parts_of(call)]
     made += [_keeping(job) for job in parts]
-    return made + [_keeping(job) for job in _training(settings, quick, 1)]
+    trained = [job for job in _training(settings, quick, 1) if job.name.startswith("sg2") or "G main" in job.name]
+    return made + [_keeping(job) for job in trained]
 
 
 def _keeping(job: Job) -> Job:

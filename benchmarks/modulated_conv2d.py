@@ -29,6 +29,7 @@ LAYERS = {  # name: (N, I, O, size, taps, up)
 }
 SQRT2, SLOPE, CLAMP, EPSILON = 2**0.5, 0.2, 256.0, 1e-8
 Layer = Callable[..., Tensor]
+Clock = Callable[[], float]
 
 
 def convolve(x: Tensor, weight: Tensor, up: int, groups: int = 1) -> Tensor:
@@ -38,7 +39,7 @@ def convolve(x: Tensor, weight: Tensor, up: int, groups: int = 1) -> Tensor:
         return F.conv2d(x, weight, padding=taps // 2, groups=groups)
     transposed = weight.unflatten(0, (groups, -1)).transpose(1, 2).flatten(0, 1)
     y = F.conv_transpose2d(x, transposed, stride=up, groups=groups)
-    fir = torch.tensor([1.0, 3.0, 3.0, 1.0]).div(8).mul(up)
+    fir = torch.tensor([1.0, 3.0, 3.0, 1.0]).div(8).mul(up).to(y.dtype)
     filters = fir.outer(fir).expand(y.shape[1], 1, 4, 4)
     return F.conv2d(F.pad(y, [1, 1, 1, 1]), filters, groups=y.shape[1])
 
@@ -68,26 +69,27 @@ def fused(x: Tensor, weight: Tensor, styles: Tensor, noise: Tensor, bias: Tensor
     return ganops.modulated_conv2d(x, weight, styles, noise=noise, bias=bias, **options)
 
 
-def seconds(layer: Layer, tensors: list[Tensor], up: int, backward: bool) -> float:
-    begin = time.perf_counter()
+def seconds(layer: Layer, tensors: list[Tensor], up: int, backward: bool, clock: Clock) -> float:
+    begin = clock()
     with torch.set_grad_enabled(backward):
         y = layer(*tensors, up)
     if backward:
         torch.autograd.grad(y, tensors, y)
-    return time.perf_counter() - begin
+    return clock() - begin
 
 
-def measure(name: str, dtype: torch.dtype, backward: bool, repeat: int) -> str:
+def measure(name: str, dtype: torch.dtype, backward: bool, repeat: int, clock: Clock) -> str:
     """The line of one layer."""
     n, i, o, size, taps, up = LAYERS[name]
     shapes = [(n, i, size, size), (o, i, taps, taps), (n, i), (size * up, size * up), (o,)]
     tensors = [torch.randn(shape).to(dtype).requires_grad_() for shape in shapes]
     ways: list[Layer] = [fused, grouped, scaled]
-    results = [way(*tensors, up) for way in ways]
+    with torch.no_grad():
+        results = [way(*tensors, up) for way in ways]
     if dtype == torch.float32:
         for other in results[1:]:
             torch.testing.assert_close(results[0], other, rtol=1e-3, atol=1e-3)
-    turns = [[seconds(way, tensors, up, backward) for way in ways] for _ in range(repeat)]
+    turns = [[seconds(way, tensors, up, backward, clock) for way in ways] for _ in range(repeat)]
     ours = statistics.median(turn[0] for turn in turns)
     flops = 2 * n * o * i * taps**2 * size**2 * (3 if backward else 1)
     ratios = [statistics.median(turn[k] / turn[0] for turn in turns) for k in (1, 2)]
@@ -102,12 +104,19 @@ def main() -> None:
     parser.add_argument("--repeat", type=int, default=7)
     parser.add_argument("--dtype", choices=["float32", "bfloat16"], default="float32")
     parser.add_argument("--backward", action="store_true", help="time the gradients of all inputs, too")
+    parser.add_argument(
+        "--processor-time", action="store_true", help="for a busy machine; page faults count, waiting not"
+    )
     args = parser.parse_args()
+    clock = time.process_time if args.processor_time else time.perf_counter
     torch.set_num_threads(args.threads)
-    print(f"torch {torch.__version__}, {args.dtype}, threads: {args.threads}, medians of {args.repeat}, in turn")
+    kind = "processor time" if args.processor_time else "time"
+    print(
+        f"torch {torch.__version__}, {args.dtype}, threads: {args.threads}, {kind}, medians of {args.repeat}, in turn"
+    )
     print(f"{'layer':16} {'pass':16} {'ours ms':>9} {'GFLOP/s':>8} {'x grouped':>9} {'x scaled':>9}")
     for name in args.layers or LAYERS:
-        print(measure(name, getattr(torch, args.dtype), args.backward, args.repeat), flush=True)
+        print(measure(name, getattr(torch, args.dtype), args.backward, args.repeat, clock), flush=True)
 
 
 if __name__ == "__main__":

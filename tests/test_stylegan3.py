@@ -302,3 +302,10 @@ def test_bad_constructor_arguments(message, make):
 def test_bad_call_arguments(message, call):
     with pytest.raises(ValueError, match=message):
         call(make_generator())
+
+
+def test_bad_types():
+    with pytest.raises(TypeError, match="dtype must be float16"):
+        make_generator().synthesis(torch.zeros(2, 5, W_DIM), dtype=torch.int8)
+    with pytest.raises(TypeError, match=r"ws must be a torch\.Tensor"):
+        make_generator().synthesis([[0.0]])

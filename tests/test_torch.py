@@ -42,6 +42,13 @@ CALLS: list[tuple[Any, tuple[Any, ...]]] = [
         OPS.modulated_conv2d_epilogue,
         (image(2, 3, 5, 4), image(2, 3), image(1, 1, 5, 4), image(3), "lrelu", 0.2, 1.0, -1.0),
     ),
+    (
+        OPS.modulated_conv2d_phases,
+        (
+            *(image(2, 3, h, w, grad=False) for h in (5, 4) for w in (4, 3)),
+            *(BLUR, image(2, 3, grad=False), None, None, [1, 2, 0, 1], "lrelu", 0.2, 1.0, -1.0),
+        ),
+    ),
     (OPS.mixed_convolution, (image(2, 3, 5, 4), image(2, 4, 3, 3, 3), image(2, 2), 1, [1, 1], False, [0, 0])),
     (OPS.mixed_convolution, (CHANNELS_LAST, image(2, 3, 4, 3, 3), image(2, 2), 2, [0, 0], True, [1, 0])),
     (

@@ -293,7 +293,7 @@ class SynthesisNetwork(nn.Module):
         w_dim: size of w.
         img_resolution: pixels along an axis of the image.
         img_channels: its channels.
-        channel_base: sum of channels over frequencies: a layer of cutoff f has ``channel_base / 2 / f`` channels,
+        channel_base: a layer of cutoff f has ``channel_base / 2 / f`` channels,
         channel_max: but at most so many.
         num_layers: layers before the one that gives the image.
         num_critical: how many of the last ones keep the image's cutoff, half its sampling rate.
@@ -411,6 +411,8 @@ class SynthesisNetwork(nn.Module):
         _checks.tensor("ws", ws)
         if ws.ndim != 3 or ws.shape[1:] != (self.num_ws, self.w_dim):
             raise ValueError(f"ws must be [N, {self.num_ws}, {self.w_dim}], got {list(ws.shape)}")
+        if dtype is not None and dtype not in _checks.DTYPES:
+            raise TypeError(f"dtype must be float16, bfloat16, float32 or float64, got {dtype}")
         first, *rest = ws.to(self.input.weight.dtype).unbind(1)
         memory_format = torch.channels_last if channels_last else torch.contiguous_format
         x = self.input(first).contiguous(memory_format=memory_format)

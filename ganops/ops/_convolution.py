@@ -30,6 +30,10 @@ class Geometry(NamedTuple):
         return Geometry(self.stride, self.padding, True, (y_rest, x_rest))
 
 
+def needs_graph(*tensors: Tensor | None) -> bool:
+    return torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in tensors)
+
+
 def scaled_convolution(
     x: Tensor, weight: Tensor, scale: Tensor | None, geometry: Geometry, scales_output: bool = False
 ) -> Tensor:
@@ -37,7 +41,7 @@ def scaled_convolution(
 
     Computed in x's dtype. Differentiable to any order; :func:`ganops.no_weight_gradients` is honoured.
     """
-    if not (torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in (x, weight, scale))):
+    if not needs_graph(x, weight, scale):
         return _ScaledConvolution.forward(x, weight, scale, geometry, scales_output)
     y: Tensor = _ScaledConvolution.apply(x, weight, scale, geometry, scales_output)  # type: ignore[no-untyped-call]
     return y

@@ -16,12 +16,12 @@ class Operator(NamedTuple):
     schema: str
     reference: Callable[..., Any]
     fake: Callable[..., Any]
-    setup_context: Callable[..., None]
-    backward: Callable[..., Any]
+    setup_context: Callable[..., None] | None = None
+    backward: Callable[..., Any] | None = None  # None: called only where no gradient is needed
 
 
 OPERATORS: list[Operator] = []  # those with compiled kernels
-COMPOSED: list[Operator] = []  # those that are loops over torch's own
+COMPOSED: list[Operator] = []  # parts of those above or of torch's own, called where they serve
 
 
 def register(operator: Operator) -> None:
@@ -46,7 +46,8 @@ def define(operator: Operator, namespace: str) -> None:
     name = f"{namespace}::{operator.name}"
     torch.library.define(name, operator.schema, tags=(torch.Tag.pt2_compliant_tag,))
     torch.library.register_fake(name, operator.fake)
-    torch.library.register_autograd(name, operator.backward, setup_context=operator.setup_context)
+    if operator.backward:
+        torch.library.register_autograd(name, operator.backward, setup_context=operator.setup_context)
 
 
 def new_image(x: Tensor, height: int, width: int) -> Tensor:

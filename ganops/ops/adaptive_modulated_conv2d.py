@@ -10,9 +10,9 @@ from .._weight_gradients import skippable
 from ..reference.adaptive_modulated_conv2d import adaptive_modulated_conv2d as reference
 from ..reference.bias_act import compute_dtype
 from ..reference.modulated_conv2d import DEMODULATION_EPSILON, PRENORMALIZERS
-from ._convolution import Geometry
+from ._convolution import Geometry, needs_graph
 from ._mixed_convolution import mixed_convolution, mixed_weight
-from .modulated_conv2d import check_per_sample, finish, parse_options, resampled_conv2d, work_dtype
+from .modulated_conv2d import check_per_sample, convolve_and_finish, parse_options
 
 
 def adaptive_modulated_conv2d(
@@ -106,18 +106,16 @@ def _adaptive_modulated_conv2d(
         styles = styles * input_gain.to(dtype)
 
     def convolve(x: Tensor, bank: Tensor, geometry: Geometry) -> Tensor:
-        return mixed_convolution(x, bank, mix, geometry)
+        return mixed_convolution(x * styles[:, :, None, None].to(x.dtype), bank, mix, geometry)
 
-    y = x.to(work_dtype(x))
-    y = y * styles[:, :, None, None].to(y.dtype)
-    y = resampled_conv2d(convolve, y, bank, up, down, padding, f, flip_weight)
-    return finish(y, scale, noise, bias, activation).to(x.dtype)
+    graph = needs_graph(x, bank, styles, mix, noise, bias)
+    resampling = (up, down, padding, f, flip_weight)
+    return convolve_and_finish(convolve, x, bank, graph, resampling, scale, noise, bias, activation).to(x.dtype)
 
 
 def mixed_energy(bank: Tensor, mix: Tensor, square_styles: Tensor) -> Tensor:
     """[N, O]: the sum over inputs and taps of (mixed weight * style)^2, never with all samples' weights at once."""
-    graph = torch.is_grad_enabled() and any(t.requires_grad for t in (bank, mix, square_styles))
-    if graph or torch.compiler.is_compiling() or mix.shape[0] > bank.shape[0]:
+    if needs_graph(bank, mix, square_styles) or torch.compiler.is_compiling() or mix.shape[0] > bank.shape[0]:
         return energy_by_gram(bank, mix, square_styles)
     return energy_by_sample(bank, mix, square_styles)
 

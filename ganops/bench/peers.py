@@ -72,8 +72,9 @@ class NvLabs(Peer):
         if module is None:
             return None
         function = getattr(module, call.op)
-        plain = {} if call.op == "conv2d_resample" else {"impl": "ref"}
-        return lambda tensors: function(**tensors, **call.options, **plain)
+        if call.op == "conv2d_resample":
+            return lambda tensors: function(**tensors, **call.options)
+        return lambda tensors: function(**tensors, **call.options, impl=_implementation(tensors["x"]))
 
     def _modulated_conv2d(self, call: Call) -> Run | None:
         """Its convolution with the weights of each sample, then its bias_act."""
@@ -94,7 +95,7 @@ class NvLabs(Peer):
             if bias is None and not after:
                 result: Tensor = y
                 return result
-            result = activation.bias_act(y, bias, **after, impl="ref")
+            result = activation.bias_act(y, bias, **after, impl=_implementation(y))
             return result
 
         return run
@@ -120,6 +121,11 @@ class NvLabs(Peer):
 
     def share_weights(self, network: Network, theirs: nn.Module, ours: nn.Module) -> None:
         theirs.load_state_dict(ours.state_dict())
+
+
+def _implementation(x: Tensor) -> str:
+    """NVlabs' plain PyTorch on a CPU, as their own code chooses; their kernels on a GPU."""
+    return "cuda" if x.is_cuda else "ref"
 
 
 class Rosinality(Peer):

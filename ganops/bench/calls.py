@@ -68,9 +68,13 @@ class Call:
         return made
 
     def run(self, tensors: dict[str, Tensor]) -> Tensor:
-        device = tensors["x"].device
-        options = {k: v.to(device) if isinstance(v, Tensor) else v for k, v in self.options.items()}
-        return operator(self.op)(**tensors, **options)
+        return operator(self.op)(**tensors, **self.options_beside(tensors["x"]))
+
+    def options_beside(self, x: Tensor) -> dict[str, Any]:
+        """The options, with filters on x's device."""
+        return {
+            name: value.to(x.device) if isinstance(value, Tensor) else value for name, value in self.options.items()
+        }
 
     def output_shape(self) -> tuple[int, ...]:
         return tuple(self.run({name: torch.empty(shape, device="meta") for name, shape in self.shapes.items()}).shape)

@@ -73,8 +73,14 @@ class NvLabs(Peer):
             return None
         function = getattr(module, call.op)
         if call.op == "conv2d_resample":
-            return lambda tensors: function(**tensors, **call.options)
-        return lambda tensors: function(**tensors, **call.options, impl=_implementation(tensors["x"]))
+            return lambda tensors: function(**tensors, **call.options_beside(tensors["x"]))
+
+        def run(tensors: dict[str, Tensor]) -> Tensor:
+            x = tensors["x"]
+            result: Tensor = function(**tensors, **call.options_beside(x), impl=_implementation(x))
+            return result
+
+        return run
 
     def _modulated_conv2d(self, call: Call) -> Run | None:
         """Its convolution with the weights of each sample, then its bias_act."""
@@ -83,9 +89,10 @@ class NvLabs(Peer):
         if networks is None or activation is None:
             return None
         after = {k: v for k, v in call.options.items() if k in ("act", "alpha", "gain", "clamp")}
-        before = {k: v for k, v in call.options.items() if k not in (*after, "prenormalize")}
 
         def run(tensors: dict[str, Tensor]) -> Tensor:
+            options = call.options_beside(tensors["x"])
+            before = {k: v for k, v in options.items() if k not in (*after, "prenormalize")}
             bias = tensors.get("bias")
             rest = {name: value for name, value in tensors.items() if name not in ("x", "bias")}
             given = {"w" if name == "weight" else "s" if name == "styles" else name: v for name, v in rest.items()}

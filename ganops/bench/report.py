@@ -140,7 +140,7 @@ def line(row: Row, others: Sequence[str]) -> str:
     if not timed.milliseconds:
         return f"{start}{row.main}: {timed.error}"
     ms, (first, third) = timed.median, timed.quartiles
-    spread = f"{_figure(first)} - {_figure(third)}" if len(timed.milliseconds) > 1 else "one run"
+    spread = f"{_figure(first)} - {_figure(third)}" if len(timed.milliseconds) > 1 else "one run" * bool(row.shape)
     rates = [f"{row.bytes / ms / 1e6:.1f}", f"{row.flops / ms / 1e6:.1f}", f"{100 * row.floor_ms / ms:.0f}"]
     cells = [cell if row.floor_ms else "" for cell in rates]
     memory = "" if timed.peak_mib is None else f"{timed.peak_mib:.0f}"

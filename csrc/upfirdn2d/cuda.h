@@ -113,7 +113,8 @@ __device__ __forceinline__ void load_box(T* tile, const Box<const T>& box, const
   for (int i = threadIdx.x; i < box.rows * vectors; i += kThreads) {
     const int r = box.rows == 1 ? 0 : i / vectors, v = i - r * vectors;
     const int start = box.at(r), at = start / kSector<T> * kSector<T> + v * N;
-    if (at + N <= start || at >= start + box.length) continue;
+    const int last_sector = (start + box.length - 1) / kSector<T>;
+    if (at >= (last_sector + 1) * kSector<T>) continue;
     const T* from = box.global + r * box.row + box.offset(at - start);
     T* to = tile + at;
     if (from >= begin && from + N <= end) {

@@ -53,7 +53,9 @@ class Mutation:
 
 BIAS, EPILOGUE = "bias_act/cuda.cu", "modulated_conv2d/cuda.cu"
 FIR, TILES = "upfirdn2d/cuda.cu", "upfirdn2d/cuda.h"
-MARCH, PLAN, FETCH, DIRECT = (f"filtered_lrelu/{name}.h" for name in ("march", "march_plan", "march_fetch", "direct"))
+MARCH, PLAN, FETCH, TENSOR, DIRECT = (
+    f"filtered_lrelu/{name}.h" for name in ("march", "march_plan", "march_fetch", "march_tensor", "direct")
+)
 SYNC = "__syncthreads();"
 
 MUTATIONS = [
@@ -94,6 +96,9 @@ MUTATIONS = [
     Mutation("march: no wait for the next rows", MARCH, "cp_async_wait<0>();", "", 2),
     Mutation("march: codes shifted by one bit", MARCH, "word >> kCodeBits * row & 3", "word >> row & 3"),
     Mutation("march: one half counted twice", MARCH, "even[i] + odd[i]", "even[i] + even[i]"),
+    Mutation("march: taps by another diagonal", TENSOR, "- 2 * (lane / 4);", "- 2 * (lane / 4) + 1;"),
+    Mutation("march: ring of rows too short", TENSOR, "row >> 1 & (kRing - 1)", "row >> 1 & (kRing / 2 - 1)"),
+    Mutation("march: both tiles alike", TENSOR, "first_tile + (lane >> 3 & 1)", "first_tile"),
     Mutation("march: rows of the next block", MARCH, "out_row < 0 || out_row >= b.rows", "out_row < 0"),
     Mutation("march: input shifted by one", PLAN, "p.pad_x - 1) / M::kUp + 1", "p.pad_x - 1) / M::kUp"),
     Mutation("march: phase along x forgotten", MARCH, "M::kColumns - grid.lead_x", "M::kColumns"),

@@ -25,7 +25,7 @@ from ganops.bench.modelled import COUNTED, key, layers
 NETWORKS = ("sg2-256", "sg3t-256", "sg3r-256")
 FEW_CHANNELS = 2
 A100 = 80, 108, 163 * 1024
-ARITHMETIC = ("FFMA", "FADD", "FMUL")
+KINDS = {"arithmetic": ("FFMA", "FADD", "FMUL"), "mma": ("HMMA",)}
 
 
 def calls() -> dict[str, Call]:
@@ -66,14 +66,14 @@ def count(call: Call) -> dict[str, Any]:
     return {"op": call.op, "kind": call.kind, "side": side, "outputs": y.numel(), "launches": launches}
 
 
-def mix(kernels: set[str]) -> dict[str, dict[str, float]]:
-    """The share of arithmetic in the machine code of kernels, by architecture."""
-    found: dict[str, dict[str, float]] = {}
+def mix(kernels: set[str]) -> dict[str, dict[str, dict[str, float]]]:
+    """The shares of arithmetic, and of tensor cores' products, in the machine code of kernels, by architecture."""
+    found: dict[str, dict[str, dict[str, float]]] = {}
     for instance in nvcc.instances():
         if instance.name in kernels:
-            arithmetic = sum(instance.instructions[name] for name in ARITHMETIC)
-            share = round(arithmetic / instance.instructions.total(), 4)
-            found.setdefault(instance.name, {})[instance.architecture] = share
+            of = {kind: sum(instance.instructions[name] for name in names) for kind, names in KINDS.items()}
+            shares = {kind: round(count / instance.instructions.total(), 4) for kind, count in of.items()}
+            found.setdefault(instance.name, {})[instance.architecture] = shares
     return dict(sorted(found.items()))
 
 

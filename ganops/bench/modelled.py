@@ -5,13 +5,15 @@ memory, multiply-adds of tensor cores), and which share of a kernel's machine co
 the greatest of
 
     memory   every buffer once, at the memory's bandwidth
-    FMA      the layer's FLOPs (``Call.flops``), two in a multiply-add, at the rate of the float units
+    FMA      the layer's FLOPs (``Call.flops``), two in a multiply-add, at the rate of the float units; left out where
+             tensor cores do a part of them
     tensor   counted multiply-adds of tensor cores
     shared   counted wavefronts of shared memory, one in a cycle of a multiprocessor
 
-"By mix" supposes that arithmetic has the same share of the executed instructions as of the machine code, and that four
-schedulers issue one each in a cycle: an estimate, not a bound. A convolution that torch does is taken at the peak. The
-unfused composition is charged the memory and the arithmetic of each of its passes alike.
+"By mix" supposes that arithmetic (tensor cores' products, if there are any) has the same share of the executed
+instructions as of the machine code, and that four schedulers issue one each in a cycle: an estimate, not a bound. A
+convolution that torch does is taken at the peak. The unfused composition is charged the memory and the arithmetic of
+each of its passes alike.
 """
 
 from __future__ import annotations
@@ -32,6 +34,7 @@ COUNTED = Path(__file__).with_name("counted.json")
 NETWORKS = ("sg2-256", "sg2-1024", "sg3t-256", "sg3t-1024", "sg3r-256", "sg3r-1024")
 ELEMENT_BYTES = 2  # counts are of float16
 WARP = 32
+MMA_MACS = 16 * 8 * 16  # of one instruction, m16n8k16
 
 
 @dataclass(frozen=True)
@@ -83,14 +86,17 @@ def bound(call: Call, gpu: Gpu, counts: dict[str, Any]) -> Bound:
     for launch in launches:
         times = {
             "memory": scale * launch["bytes"] / gpu.bandwidth,
-            "FMA": flops / gpu.float_flops,
+            "FMA": 0.0 if launch["mma_macs"] else flops / gpu.float_flops,
             "tensor": scale * 2 * launch["mma_macs"] / gpu.tensor_flops,
             "shared": scale * launch["wavefronts"] / gpu.wavefronts,
         }
         by = max(times, key=lambda name: times[name])
         total += times[by]
-        share = counts["kernels"][launch["kernel"]][gpu.architecture]
-        mix += flops / 2 / WARP / share / gpu.instructions if share else 0.0
+        shares = counts["kernels"][launch["kernel"]][gpu.architecture]
+        if launch["mma_macs"]:
+            mix += scale * launch["mma_macs"] / MMA_MACS / shares["mma"] / gpu.instructions
+        else:
+            mix += flops / 2 / WARP / shares["arithmetic"] / gpu.instructions
         names.append(launch["kernel"])
         bounds.append(by)
     by = "+".join(dict.fromkeys(bounds))

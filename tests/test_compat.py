@@ -151,7 +151,7 @@ def test_foreign_modules_of_the_same_name_are_left_alone(codebase: Write) -> Non
     assert fma.value == 1 and custom_ops.get_plugin("a.cu") == 2
     with pytest.raises(ImportError):
         importlib.import_module("lib.upfirdn2d")
-    assert list(states()) == ["lib.custom_ops"]
+    assert [name for name in states() if name.startswith(("fma", "lib."))] == ["lib.custom_ops"]
 
 
 @pytest.mark.parametrize("lacking", [False, True])

@@ -99,7 +99,7 @@ MUTATIONS = [
     Mutation("march: taps by another diagonal", TENSOR, "- 2 * (lane / 4);", "- 2 * (lane / 4) + 1;"),
     Mutation("march: ring of rows too short", TENSOR, "row >> 1 & (kRing - 1)", "row >> 1 & (kRing / 2 - 1)"),
     Mutation("march: both tiles alike", TENSOR, "first_tile + (lane >> 3 & 1)", "first_tile"),
-    Mutation("march: rows of the next block", MARCH, "out_row < 0 || out_row >= b.rows", "out_row < 0"),
+    Mutation("march: rows of the next block", PLAN, "row >= delay && row < delay + rows", "row >= delay"),
     Mutation("march: input shifted by one", PLAN, "p.pad_x - 1) / M::kUp + 1", "p.pad_x - 1) / M::kUp"),
     Mutation("march: phase along x forgotten", MARCH, "M::kColumns - grid.lead_x", "M::kColumns"),
     Mutation("march: phase along y forgotten", PLAN, "return lead_y % 2 == 0;", "return false;"),

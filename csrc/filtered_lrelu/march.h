@@ -356,10 +356,11 @@ __global__ void __launch_bounds__(March<index>::kColumns, March<index>::kSpec.bl
     }
   };
 
-  [[maybe_unused]] const auto narrow_rows = [&] {
+  [[maybe_unused]] const auto narrow_rows = [&](int step) {
     constexpr int kStrips = M::kOutColumns / M::kOutStrip;
     for (int item = thread; item < M::kOutRows * kStrips; item += M::kColumns) {
       const int row = item / kStrips, first = item % kStrips * M::kOutStrip;
+      if (!b.has_outputs(step * M::kOutRows + row)) continue;
       C sums[M::kOutStrip];
       if constexpr (M::kDownFull) {
         const OutVector even = load_vector<M::kOutStrip>(partial + row * M::kOutColumns + first);
@@ -398,9 +399,9 @@ __global__ void __launch_bounds__(March<index>::kColumns, March<index>::kSpec.bl
 
   const auto store = [&](int step) {
     for (int row = thread / kWarpSize; row < M::kOutRows; row += M::kColumns / kWarpSize) {
-      const int out_row = step * M::kOutRows + row - b.delay;
-      if (out_row < 0 || out_row >= b.rows) continue;
-      T* to = static_cast<T*>(p.y) + b.y + out_row * p.out_width * pixel;
+      const int out_row = step * M::kOutRows + row;
+      if (!b.has_outputs(out_row)) continue;
+      T* to = static_cast<T*>(p.y) + b.y + (out_row - b.delay) * p.out_width * pixel;
       store_row(to, pixel, outputs + row * M::kOutColumns, b.columns, grid.store_length);
     }
   };
@@ -430,7 +431,7 @@ __global__ void __launch_bounds__(March<index>::kColumns, March<index>::kSpec.bl
         apply_full_filter();
         __syncthreads();
       }
-      narrow_rows();
+      narrow_rows(step);
     }
     if constexpr (!reads_codes) {
       if (p.write_codes) write_codes(step);

@@ -162,6 +162,9 @@ struct MarchBlock {
     if (code_rows.begin < start) code_rows.begin = start;
   }
 
+  // Whether a row of outputs, counted from the first that the march finishes, is one of the block's.
+  __device__ bool has_outputs(int row) const { return row >= delay && row < delay + rows; }
+
   // Steps until the last sample is used.
   template <class M>
   __device__ int steps(const MarchGrid& grid, M) const {

@@ -20,6 +20,7 @@ __device__ __forceinline__ C full_tap(const FirFilter& f, bool flip, int y, int 
   return static_cast<const C*>(f.data)[flip ? i : taps * taps - 1 - i];
 }
 
+// Nothing where it is not for the type or the filter.
 template <class T, class M, bool enabled>
 struct FullDownsampling {
   static constexpr int kVectors = 1;
@@ -28,8 +29,8 @@ struct FullDownsampling {
 
 template <class T, class M>
 struct FullDownsampling<T, M, true> {
-  static constexpr int kTile = 8, kDepth = 16,
-                       kDepths = 2;  // outputs a side; samples of a product, products a row of taps
+  static constexpr int kTile = 8;                 // outputs a side
+  static constexpr int kDepth = 16, kDepths = 2;  // samples of a product, and products a row of taps
   static constexpr int kTiles = M::kOutColumns / kTile;
   static constexpr int kRing = 16;                // even rows, and odd ones
   static constexpr int kPitch = M::kColumns + 8;  // an odd number of 16-byte pieces

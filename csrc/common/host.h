@@ -73,7 +73,8 @@ inline Tensor in_format(const Tensor& x, MemoryFormat format) {
 // A tensor of x's dtype and device.
 inline Tensor new_tensor(const Tensor& x, const std::vector<int64_t>& size,
                          MemoryFormat format = MemoryFormat::Contiguous) {
-  return torch::stable::empty({size.data(), size.size()}, x.scalar_type(), std::nullopt, x.device(), std::nullopt, format);
+  return torch::stable::empty({size.data(), size.size()}, x.scalar_type(), std::nullopt, x.device(), std::nullopt,
+                              format);
 }
 
 // A [N, C, height, width] tensor of x's dtype and device.
@@ -126,8 +127,8 @@ inline std::optional<Tensor> filter_for(const Tensor& x, const std::optional<Ten
 }  // namespace ganops
 
 // GANOPS_REGISTER registers the host function `op` (a template over its launcher) for every device this library has
-// kernels for. GANOPS_REGISTER_CUDA is for an op without a CPU kernel: the reference serves CPUs. Under the emulator the
-// CUDA launcher serves CPU tensors in a namespace of its own.
+// kernels for. GANOPS_REGISTER_CUDA is for an op without a CPU kernel: the reference serves CPUs. Under the emulator
+// the CUDA launcher serves CPU tensors in a namespace of its own.
 #define GANOPS_REGISTER_FOR(library, key, op, launcher)    \
   STABLE_TORCH_LIBRARY_IMPL(library, key, m) {             \
     m.impl(#op, TORCH_BOX(&ganops::op<ganops::launcher>)); \
@@ -137,7 +138,7 @@ inline std::optional<Tensor> filter_for(const Tensor& x, const std::optional<Ten
 #define GANOPS_REGISTER(op, launcher) GANOPS_REGISTER_CUDA(op, launcher)
 #elif defined(GANOPS_CUDA)
 #define GANOPS_REGISTER_CUDA(op, launcher) GANOPS_REGISTER_FOR(ganops, CUDA, op, launcher##_cuda)
-#define GANOPS_REGISTER(op, launcher)                    \
+#define GANOPS_REGISTER(op, launcher)                  \
   GANOPS_REGISTER_FOR(ganops, CPU, op, launcher##_cpu) \
   GANOPS_REGISTER_CUDA(op, launcher)
 #else

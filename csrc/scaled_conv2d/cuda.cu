@@ -29,7 +29,8 @@ __global__ void __launch_bounds__(kPackThreads) pack_weights_kernel(ScaledConv2d
   __syncthreads();
   for (int i = threadIdx.x; i < padded * taps; i += kPackThreads) {
     const int tap = i / padded, channel = i - tap * padded;
-    packed[tap * p.out_channels * channels + channel] = narrow<Element>(channel < count ? run[channel * taps + tap] : 0);
+    packed[tap * p.out_channels * channels + channel] =
+        narrow<Element>(channel < count ? run[channel * taps + tap] : 0);
   }
 }
 
@@ -37,6 +38,7 @@ __global__ void __launch_bounds__(kPackThreads) pack_weights_kernel(ScaledConv2d
 template <class Tile>
 __device__ __forceinline__ void fill_tables(const ScaledConv2dParams& p, const Tiling& t, const Block& block,
                                             const Shared<Tile>& shared) {
+  using Sum = typename Tile::Sum;
   const int down = static_cast<int>(p.down);
   for (int i = threadIdx.x; i < t.listed; i += kThreads) {
     const int x = i % t.cells_x, y = i / t.cells_x % t.cells_y, image = i / t.cells_x / t.cells_y;
@@ -45,28 +47,36 @@ __device__ __forceinline__ void fill_tables(const ScaledConv2dParams& p, const T
     const int64_t sample = block.first_image + image;
     const bool inside = image < t.images && sample < p.samples && input_x >= 0 && input_x < p.width.in &&
                         input_y >= 0 && input_y < p.height.in;
-    const int64_t in_image = input_y * p.width.in + input_x, plane = p.height.in * p.width.in;
-    const int64_t offset = p.channels_last ? (sample * plane + in_image) * p.in_channels
-                                           : sample * p.in_channels * plane + in_image;
+    const int64_t at = input_y * p.width.in + input_x, plane = p.height.in * p.width.in;
+    const int64_t offset = sample * p.in_channels * plane + at * (p.channels_last ? p.in_channels : 1);
     shared.cell_offset[i] = inside ? offset : -1;
     shared.cell_place[i] = image < t.images ? t.place(image, y, x, down) : -1;
     shared.cell_image[i] = image;
   }
   for (int i = threadIdx.x; i < Tile::kPixels; i += kThreads) {
-    const int image = i / (t.rows * t.columns);
-    const int64_t row = block.first_row + i / t.columns % t.rows, column = block.first_column + i % t.columns;
-    const bool inside = image < t.images && block.first_image + image < p.samples && row < block.y.outputs &&
-                        column < block.x.outputs;
-    const int64_t in_image = (block.phase_y + p.up * row) * p.width.out + block.phase_x + p.up * column;
-    shared.pixel[i] = inside ? in_image : -1;
-    shared.pixel_image[i] = image;
+    const int image = i / t.image_pixels, in_image = i % t.image_pixels;
+    const int64_t row = block.first_row + in_image / t.columns, column = block.first_column + in_image % t.columns;
+    const int64_t sample = block.first_image + image;
+    const int64_t at = (block.phase_y + p.up * row) * p.width.out + block.phase_x + p.up * column;
+    const bool inside = image < t.images && in_image < t.rows * t.columns && sample < p.samples &&
+                        row < block.y.outputs && column < block.x.outputs;
+    shared.pixel[i] = inside ? at : -1;
+    shared.pixel_image[i] = image < t.images ? image : 0;
+    shared.noise[i] = p.noise && inside ? static_cast<const Sum*>(p.noise)[sample * p.noise_stride + at] : Sum(0);
   }
-  for (int i = threadIdx.x; i < t.images * t.scales; i += kThreads) {
-    using Sum = typename Tile::Sum;
-    const int64_t sample = block.first_image + i / t.scales, channel = i % t.scales;
-    Sum scale = Sum(sample < p.samples && channel < p.in_channels);
-    if (p.x_scale && scale) scale = static_cast<const Sum*>(p.x_scale)[sample * p.in_channels + channel];
-    shared.scales[i] = scale;
+  // A scale per sample and channel, 1 where there is none.
+  const auto fill_scales = [&](Sum* to, int length, const void* from, int64_t first, int64_t channels) {
+    for (int i = threadIdx.x; i < t.images * length; i += kThreads) {
+      const int64_t sample = block.first_image + i / length, channel = first + i % length;
+      const bool inside = sample < p.samples && channel < channels;
+      to[i] = from && inside ? static_cast<const Sum*>(from)[sample * channels + channel] : Sum(1);
+    }
+  };
+  fill_scales(shared.scales, t.scales, p.x_scale, 0, p.in_channels);
+  fill_scales(shared.y_scales, Tile::kOut, p.y_scale, block.first_out, p.out_channels);
+  for (int i = threadIdx.x; i < Tile::kOut; i += kThreads) {
+    const bool inside = p.b && block.first_out + i < p.out_channels;
+    shared.bias[i] = inside ? static_cast<const Sum*>(p.b)[block.first_out + i] : Sum(0);
   }
   for (int i = threadIdx.x; i < block.taps(); i += kThreads) {
     const int x = i % block.x.taps, y = i / block.x.taps, up = static_cast<int>(p.up);
@@ -75,7 +85,27 @@ __device__ __forceinline__ void fill_tables(const ScaledConv2dParams& p, const T
   }
 }
 
-// Scales, noise, bias, activation; results leave in runs of kVector along pixels or, in channels_last, along channels.
+// N values from `from` on, or N times the first.
+template <int N, class Sum>
+__device__ __forceinline__ void load_run(Sum (&run)[N], const Sum* from, bool runs) {
+  constexpr int kPart = kVectorLength<Sum>;
+  GANOPS_UNROLL
+  for (int first = 0; first < N; first += kPart) {
+    Vector<Sum, kPart> part;
+    if (runs) {
+      part = load_vector<kPart>(from + first);
+    } else {
+      GANOPS_UNROLL
+      for (int i = 0; i < kPart; i++) part[i] = *from;
+    }
+    GANOPS_UNROLL
+    for (int i = 0; i < kPart; i++) run[first + i] = part[i];
+  }
+}
+
+// Scales, noise, bias, activation of the staged pixels from first_pixel on. A thread takes runs of kVector results:
+// along the fastest dimension of y, to store each run at once; or across it, where y is not aligned to that, so that
+// neighbouring threads store neighbours.
 template <class Tile>
 __device__ __forceinline__ void finish(const ScaledConv2dParams& p, const Tiling& t, const Block& block,
                                        const Shared<Tile>& shared, int first_pixel,
@@ -83,52 +113,45 @@ __device__ __forceinline__ void finish(const ScaledConv2dParams& p, const Tiling
   using Element = typename Tile::Element;
   using Sum = typename Tile::Sum;
   constexpr int N = Tile::kVector;
-  auto* y = static_cast<Element*>(p.y);
+  const bool last = p.channels_last, wide = t.wide_stores, of_pixels = wide != last;
+  const int pitch = last ? Tile::kPixelPitch : Tile::kChannelPitch;
+  const int length = last ? Tile::kOut : Tile::kStagedPixels, starts = wide ? length / N : length;
   const int64_t plane = p.height.out * p.width.out;
-  const int runs = (p.channels_last ? Tile::kOut : Tile::kStagedPixels) / N;
-  const int step = t.wide_stores ? 1 : runs;  // of a run: neighbouring lanes store neighbours
   for (int i = threadIdx.x; i < Tile::kStagedPixels * Tile::kOut / N; i += kThreads) {
-    const int across = i / runs, first = (i - across * runs) * (t.wide_stores ? N : 1);
-    const Sum* staged = shared.staged + across * (p.channels_last ? Tile::kPixelPitch : Tile::kChannelPitch) + first;
-    Sum value[N], bias[N], unused[N];
-    int64_t to[N];
-    if (t.wide_stores) {
-      constexpr int kPart = kVectorLength<Sum>;
-      GANOPS_UNROLL
-      for (int e = 0; e < N; e += kPart) {
-        const auto part = load_vector<kPart>(staged + e);
-        GANOPS_UNROLL
-        for (int j = 0; j < kPart; j++) value[e + j] = part[j];
-      }
+    const int row = i / starts, across = wide ? row : row * N, along = (i - row * starts) * (wide ? N : 1);
+    const int pixel = first_pixel + (last ? across : along), channel = last ? along : across;
+    const int image = shared.pixel_image[pixel];
+    Sum value[N], scale[N], noise[N], bias[N], unused[N] = {};
+    const Sum* staged = shared.staged + across * pitch + along;
+    if (wide) {
+      load_run(value, staged, true);
     } else {
       GANOPS_UNROLL
-      for (int e = 0; e < N; e++) value[e] = staged[e * step];
+      for (int e = 0; e < N; e++) value[e] = staged[e * pitch];
     }
+    load_run(scale, shared.y_scales + image * Tile::kOut + channel, !of_pixels);
+    load_run(noise, shared.noise + pixel, of_pixels);
+    load_run(bias, shared.bias + channel, !of_pixels);
     GANOPS_UNROLL
-    for (int e = 0; e < N; e++) {
-      const int along = first + e * step, pixel = first_pixel + (p.channels_last ? across : along);
-      const int64_t out = block.first_out + (p.channels_last ? along : across), at = shared.pixel[pixel];
-      const int64_t sample = block.first_image + shared.pixel_image[pixel];
-      to[e] = bias[e] = unused[e] = 0;
-      if (at < 0 || out >= p.out_channels) {
-        to[e] = -1;
-        continue;
-      }
-      to[e] = p.channels_last ? (sample * plane + at) * p.out_channels + out : (sample * p.out_channels + out) * plane + at;
-      if (p.y_scale) value[e] *= static_cast<const Sum*>(p.y_scale)[sample * p.out_channels + out];
-      if (p.noise) value[e] += static_cast<const Sum*>(p.noise)[sample * p.noise_stride + at];
-      if (p.b) bias[e] = static_cast<const Sum*>(p.b)[out];
-    }
+    for (int e = 0; e < N; e++) value[e] = value[e] * scale[e] + noise[e];
     bias_act_array<0>(p.activation.act, value, bias, unused, k);
-    if (t.wide_stores) {
-      Vector<Element, N> result;
-      GANOPS_UNROLL
-      for (int e = 0; e < N; e++) result[e] = narrow<Element>(value[e]);
-      if (to[0] >= 0) store_vector(y + to[0], result);
+
+    Vector<Element, N> result;
+    GANOPS_UNROLL
+    for (int e = 0; e < N; e++) result[e] = narrow<Element>(value[e]);
+    const int64_t out = block.first_out + channel;
+    auto* y = static_cast<Element*>(p.y) + (block.first_image + image) * p.out_channels * plane;
+    y += last ? out : out * plane;
+    if (wide) {
+      const int64_t at = shared.pixel[pixel] * (last ? p.out_channels : 1);
+      if (at >= 0 && out < p.out_channels) store_vector(y + at, result);
     } else {
       GANOPS_UNROLL
-      for (int e = 0; e < N; e++)
-        if (to[e] >= 0) y[to[e]] = narrow<Element>(value[e]);
+      for (int e = 0; e < N; e++) {
+        const int64_t at = last ? shared.pixel[pixel + e] * p.out_channels : shared.pixel[pixel] + e * plane;
+        const bool inside = shared.pixel[last ? pixel + e : pixel] >= 0 && out + (last ? 0 : e) < p.out_channels;
+        if (inside) y[at] = result[e];
+      }
     }
   }
 }
@@ -143,11 +166,10 @@ __global__ void __launch_bounds__(kThreads, Tile::kBlocks)
   const Shared<Tile> shared(memory, t);
   const Block block(p, t, Tile::kOut);
   fill_tables(p, t, block, shared);
-  const int pixels = t.images * t.rows * t.columns;
   Product<Tile> product([&](int pixel) {
-    if (pixel >= pixels) return 0;  // any cell will do
-    const int image = pixel / (t.rows * t.columns), row = pixel / t.columns % t.rows;
-    return image * t.image_pitch + row * t.row_pitch + pixel % t.columns;
+    const int image = pixel / t.image_pixels, in_image = pixel % t.image_pixels;
+    if (image >= t.images || in_image >= t.rows * t.columns) return 0;  // none: any cell will do
+    return image * t.image_pitch + in_image / t.columns * t.row_pitch + in_image % t.columns;
   });
   __syncthreads();
 
@@ -179,8 +201,8 @@ __global__ void __launch_bounds__(kThreads, Tile::kBlocks)
         __syncthreads();
         load_ahead();
         if (tap < next_parts) cells.load(p, t, shared, tap, channel + Tile::kChannels);
-        product.add(x + shared.tap_place[tap] * Tile::kPitch,
-                    shared.weights + stage * Tile::kOut * Tile::kPitch, channels - channel);
+        product.add(x + shared.tap_place[tap] * Tile::kPitch, shared.weights + stage * Tile::kOut * Tile::kPitch,
+                    channels - channel);
         if (tap < next_parts) cells.store(t, shared, tap, channel + Tile::kChannels, next_x);
         if (++stage == kStages) stage = 0;
       }
@@ -210,13 +232,12 @@ template <class Element>
 void pack_weights(const ScaledConv2dParams& p, void* stream, int64_t packed_bytes) {
   using Weight = accumulate_t<Element>;
   const int64_t taps = p.height.taps * p.width.taps, runs = ceil_div(p.in_channels, kPackChannels);
-  const cudaError_t error = launch(pack_weights_kernel<Element>, dim3(static_cast<unsigned>(p.out_channels * runs)),
-                                   dim3(kPackThreads), kPackChannels * taps * sizeof(Weight),
-                                   static_cast<cudaStream_t>(stream),
-                                   {Buffer::input("weight", p.weight,
-                                                  p.out_channels * p.in_channels * taps * int64_t{sizeof(Weight)}),
-                                    Buffer::output("packed", p.packed, packed_bytes)},
-                                   p, static_cast<int>(runs));
+  const cudaError_t error =
+      launch(pack_weights_kernel<Element>, dim3(static_cast<unsigned>(p.out_channels * runs)), dim3(kPackThreads),
+             kPackChannels * taps * sizeof(Weight), static_cast<cudaStream_t>(stream),
+             {Buffer::input("weight", p.weight, p.out_channels * p.in_channels * taps * int64_t{sizeof(Weight)}),
+              Buffer::output("packed", p.packed, packed_bytes)},
+             p, static_cast<int>(runs));
   check_launch(error, "scaled_conv2d", p.out_channels, p.in_channels, taps);
 }
 
@@ -235,21 +256,33 @@ void launch_tile(const ScaledConv2dParams& p, void* stream) {
   const int64_t packed_bytes = p.height.taps * p.width.taps * out * p.packed_channels * size;
   pack_weights<Element>(p, stream, packed_bytes);
   const dim3 grid(t.tiles, static_cast<unsigned>(ceil_div(out, Tile::kOut)), static_cast<unsigned>(p.up * p.up));
-  const cudaError_t error =
-      launch(scaled_conv2d_kernel<Tile, Product>, grid, dim3(kThreads), Shared<Tile>::bytes(t),
-             static_cast<cudaStream_t>(stream),
-             {Buffer::input("x", p.x, n * in * pixels_in * size), Buffer::input("packed", p.packed, packed_bytes),
-              Buffer::input("x_scale", p.x_scale, n * in * sum_size),
-              Buffer::input("y_scale", p.y_scale, n * out * sum_size),
-              Buffer::input("noise", p.noise, (p.noise_stride ? n : 1) * pixels_out * sum_size),
-              Buffer::input("b", p.b, out * sum_size), Buffer::output("y", p.y, n * out * pixels_out * size)},
-             p, t, ActivationConstants<Sum>(p.activation));
+  const cudaError_t error = launch(
+      scaled_conv2d_kernel<Tile, Product>, grid, dim3(kThreads), Shared<Tile>::bytes(t),
+      static_cast<cudaStream_t>(stream),
+      {Buffer::input("x", p.x, n * in * pixels_in * size), Buffer::input("packed", p.packed, packed_bytes),
+       Buffer::input("x_scale", p.x_scale, n * in * sum_size), Buffer::input("y_scale", p.y_scale, n * out * sum_size),
+       Buffer::input("noise", p.noise, (p.noise_stride ? n : 1) * pixels_out * sum_size),
+       Buffer::input("b", p.b, out * sum_size), Buffer::output("y", p.y, n * out * pixels_out * size)},
+      p, t, ActivationConstants<Sum>(p.activation));
   check_launch(error, "scaled_conv2d", n, in, out, p.height.out, p.width.out);
+}
+
+bool is_pointwise(const ScaledConv2dParams& p) {
+  const auto alone = [](const ScaledConv2dAxis& axis) {
+    return axis.taps == 1 && axis.padding == 0 && axis.out == axis.in;
+  };
+  return p.up == 1 && p.down == 1 && alone(p.width) && alone(p.height);
 }
 
 }  // namespace
 
-void launch_scaled_conv2d_cuda(const ScaledConv2dParams& p, void* stream) {
+void launch_scaled_conv2d_cuda(const ScaledConv2dParams& any, void* stream) {
+  ScaledConv2dParams p = any;
+  if (is_pointwise(p)) {
+    // An image is one long row: its rows need not be aligned.
+    p.width.in = p.width.out = p.height.in * p.width.in;
+    p.height.in = p.height.out = 1;
+  }
   dispatch_device(p.dtype, [&](auto tag) {
     using T = typename decltype(tag)::type;
     if constexpr (sizeof(T) == 2) {

@@ -70,7 +70,8 @@ struct Cells {
       } else {
         GANOPS_UNROLL
         for (int e = 0; e < Tile::kVector; e++)
-          held[i][e] = offset < 0 || channel + e >= p.in_channels ? narrow<Element>(0) : x[offset + (channel + e) * plane];
+          held[i][e] =
+              offset < 0 || channel + e >= p.in_channels ? narrow<Element>(0) : x[offset + (channel + e) * plane];
       }
     }
   }

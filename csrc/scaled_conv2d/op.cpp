@@ -23,7 +23,8 @@ Tensor scaled_conv2d(const Tensor& x_any, const Tensor& weight_any, const std::o
                   "up and down must be at least 1, padding [x_before, x_after, y_before, y_after]");
   const Tensor x = dense(x_any);
   const auto weight = in_compute_dtype(x, weight_any), x_scale_c = in_compute_dtype(x, x_scale),
-             y_scale_c = in_compute_dtype(x, y_scale), noise_c = in_compute_dtype(x, noise), b_c = in_compute_dtype(x, b);
+             y_scale_c = in_compute_dtype(x, y_scale), noise_c = in_compute_dtype(x, noise),
+             b_c = in_compute_dtype(x, b);
 
   ScaledConv2dParams p{};
   p.samples = x.size(0);

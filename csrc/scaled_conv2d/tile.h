@@ -25,9 +25,9 @@ constexpr int kVectorBytes = 16;
 constexpr int kRowBytes = 64;    // of a cell's, or an output channel's, input channels in shared memory at a time
 constexpr int kPitchBytes = 80;  // from row to row: an odd number of vectors, so that 8 rows in turn fill all banks
 constexpr int kRowVectors = kRowBytes / kVectorBytes;
-constexpr int kStages = 3;                 // taps whose weights are in shared memory or on the way
-constexpr int kStagedBytes = 32 * 1024;    // of results that go through shared memory at a time
-constexpr int64_t kMostImages = 8;         // in a tile
+constexpr int kStages = 3;               // taps whose weights are in shared memory or on the way
+constexpr int kStagedBytes = 32 * 1024;  // of results that go through shared memory at a time
+constexpr int64_t kMostImages = 8;       // in a tile
 
 // Compile-time choices. Element: of x, packed weights and y. Blocks: that a multiprocessor is to have registers for.
 template <class Element_, int Pixels, int Out, int Blocks>
@@ -42,7 +42,7 @@ struct Tile {
   // Results on their way: either order of pixels and channels, padded so that writes spread over the banks.
   static constexpr int kStagedPixels = std::min<int>(kPixels, kStagedBytes / sizeof(Sum) / kOut);
   static constexpr int kPixelPitch = kOut + 8, kChannelPitch = kStagedPixels + 4;
-  static constexpr int kStaged = std::max(kStagedPixels * kPixelPitch, kOut * kChannelPitch);
+  static constexpr int kStaged = std::max(kStagedPixels * kPixelPitch, kOut* kChannelPitch);
   static_assert(kPixels % kStagedPixels == 0, "results go in whole parts");
 };
 
@@ -63,10 +63,11 @@ GANOPS_HOST_DEVICE Phase phase_of(const ScaledConv2dAxis& axis, int64_t up, int6
 // How x is read: by vectors of a pixel's channels, or by elements along pixels or along channels.
 enum class Reading { vectors, along_pixels, along_channels };
 
-// Cells that differ by `down` are neighbours in shared memory, and so are those that a tap meets at neighbouring pixels:
-// along an axis, cell u lies at u % down * plane + u / down.
+// Cells that differ by `down` are neighbours in shared memory, and so are those that a tap meets at neighbouring
+// pixels: along an axis, cell u lies at u % down * plane + u / down.
 struct Tiling {
   int images, rows, columns;  // of q
+  int image_pixels;           // of an image: rows * columns, and what makes them whole vectors
   unsigned tiles_x, tiles_y;  // of an image
   unsigned tiles;
   int cells_y, cells_x;  // of an image
@@ -91,7 +92,10 @@ struct Shared {
   typename Tile::Sum* staged;       // [kStaged], where weights and x were
   int64_t* cell_offset;             // [listed] elements from x's start; negative: zero
   int64_t* pixel;                   // [kPixels] in its image of y; negative: none
-  typename Tile::Sum* scales;       // [images, scales]
+  typename Tile::Sum* scales;       // [images, scales] of x
+  typename Tile::Sum* y_scales;     // [images, kOut]
+  typename Tile::Sum* bias;         // [kOut]
+  typename Tile::Sum* noise;        // [kPixels]
   int* cell_place;                  // [listed] cell; negative: none
   int* cell_image;                  // [listed] in the tile
   int* pixel_image;                 // [kPixels] in the tile
@@ -106,8 +110,8 @@ struct Shared {
   }
   static size_t bytes(const Tiling& t) {
     const size_t doubles = t.listed + Tile::kPixels, words = 2 * t.listed + Tile::kPixels + 2 * t.taps;
-    const size_t scales = size_t(t.images) * t.scales * sizeof(typename Tile::Sum);
-    return tile_bytes(t) + doubles * sizeof(int64_t) + scales + words * sizeof(int);
+    const size_t sums = size_t(t.images) * (t.scales + Tile::kOut) + Tile::kOut + Tile::kPixels;
+    return tile_bytes(t) + doubles * sizeof(int64_t) + sums * sizeof(typename Tile::Sum) + words * sizeof(int);
   }
 
   __device__ Shared(unsigned char* memory, const Tiling& t) {
@@ -117,7 +121,10 @@ struct Shared {
     cell_offset = reinterpret_cast<int64_t*>(memory + tile_bytes(t));
     pixel = cell_offset + t.listed;
     scales = reinterpret_cast<typename Tile::Sum*>(pixel + Tile::kPixels);
-    cell_place = reinterpret_cast<int*>(scales + t.images * t.scales);
+    y_scales = scales + t.images * t.scales;
+    bias = y_scales + t.images * Tile::kOut;
+    noise = bias + Tile::kOut;
+    cell_place = reinterpret_cast<int*>(noise + Tile::kPixels);
     cell_image = cell_place + t.listed;
     pixel_image = cell_image + t.listed;
     tap_place = pixel_image + Tile::kPixels;
@@ -148,9 +155,12 @@ inline int64_t round_up(int64_t a, int64_t b) {
   return ceil_div(a, b) * b;
 }
 
-// From row to row, at least `length`: so that the place of pixel i of a tile is i modulo 8, and 8 in turn fill all banks.
-inline int64_t pitch_for(int64_t length, int64_t pixels) {
-  return pixels % 8 == 0 ? length : length + ((pixels - length) % 8 + 8) % 8;
+// Pixels that ldmatrix reads together. Where the places of 8 in turn are 8 in turn, modulo 8, they fill all banks.
+constexpr int64_t kTogether = 8;
+
+// From row to row of cells: at least `length`, and so that this holds from one row's last pixels to the next row's.
+inline int64_t row_pitch_for(int64_t length, int64_t columns) {
+  return columns % kTogether == 0 ? length : length + ((columns - length) % kTogether + kTogether) % kTogether;
 }
 
 // The tiling with these rows and columns, as many images as fit; false if it needs too much shared memory.
@@ -161,9 +171,10 @@ bool make_tiling(const ScaledConv2dParams& p, int64_t rows, int64_t columns, siz
   const bool whole = rows == all_rows && columns == all_columns;
   const int64_t cells_y = (rows - 1) * p.down + taps_y, cells_x = (columns - 1) * p.down + taps_x;
   const int64_t row_plane = ceil_div(cells_y, p.down), column_plane = ceil_div(cells_x, p.down);
-  const int64_t row_pitch = pitch_for(p.down * column_plane, columns);
-  const int64_t image_pitch = pitch_for(p.down * row_plane * row_pitch, rows * columns);
-  int64_t images = whole ? std::min({p.samples, kMostImages, Tile::kPixels / (rows * columns)}) : 1;
+  const int64_t row_pitch = row_pitch_for(p.down * column_plane, columns);
+  const int64_t image_pitch = round_up(p.down * row_plane * row_pitch, kTogether);
+  const int64_t image_pixels = round_up(rows * columns, kTogether);
+  int64_t images = whole ? std::min({p.samples, kMostImages, Tile::kPixels / image_pixels}) : 1;
   const bool aligned = is_aligned(p.x, kVectorBytes) && p.in_channels % Tile::kVector == 0;
   const bool wide = p.channels_last ? p.out_channels % Tile::kVector == 0
                                     : p.up == 1 && columns % Tile::kVector == 0 && p.width.out % Tile::kVector == 0;
@@ -175,6 +186,7 @@ bool make_tiling(const ScaledConv2dParams& p, int64_t rows, int64_t columns, siz
     t.images = static_cast<int>(images);
     t.rows = static_cast<int>(rows);
     t.columns = static_cast<int>(columns);
+    t.image_pixels = static_cast<int>(image_pixels);
     t.tiles_x = static_cast<unsigned>(tiles_x);
     t.tiles_y = static_cast<unsigned>(tiles_y);
     t.tiles = static_cast<unsigned>(tiles);

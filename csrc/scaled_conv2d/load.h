@@ -38,7 +38,7 @@ __device__ __forceinline__ void load_weights(typename Tile::Element* to, const S
 template <class Tile>
 struct Cells {
   using Element = typename Tile::Element;
-  Element held[Tile::kHeld][Tile::kVector];
+  Element held[Tile::kHeld][Tile::kVector] = {};
 
   static __device__ int parts(const Tiling& t) {
     return (t.listed * kRowVectors + Tile::kHeld * kThreads - 1) / (Tile::kHeld * kThreads);

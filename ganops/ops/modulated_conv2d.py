@@ -6,13 +6,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .. import _backend, _checks
+from .. import _backend, _checks, _cost_model
 from .._backend import call
 from .._formats import memory_format
 from ..reference import modulated_conv2d as reference
 from ..reference.bias_act import compute_dtype, keeps
 from ._library import Operator, register
 from .bias_act import parse_activation, slope, sum_to_bias
+from .scaled_conv2d import resampled_scaled_conv2d
 from .upfirdn2d import filter_taps
 
 PRENORMALIZE = ("auto", "none", "max", "rms")
@@ -131,6 +132,12 @@ def _modulated_conv2d(
         scale = (energy + reference.DEMODULATION_EPSILON).rsqrt()
     if input_gain is not None:
         styles = styles * input_gain.to(dtype)
+
+    pads = reference.resampling_padding(padding, filter_taps(f), up, down)
+    skips_zeros = up == 1 or (down == 1 and min(pads) >= 0)
+    if skips_zeros and _cost_model.prefers_kernel(x, weight, up, down):
+        weight = weight if flip_weight else weight.flip([2, 3])
+        return resampled_scaled_conv2d(x, weight, styles, scale, noise, bias, up, down, pads, f, *activation)
 
     # A CPU multiplies float32 faster than 16-bit data; a GPU has matrix units for the latter.
     work = dtype if x.device.type == "cpu" else x.dtype

@@ -5,6 +5,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.nn.grad import conv2d_weight
 
 from .._backend import call
 from .._formats import memory_format
@@ -75,7 +76,7 @@ def weight_gradient(x: Tensor, dy: Tensor, weight: Tensor, up: int, down: int, p
         pads = [y0, x0]
     else:
         x, pads = F.pad(x, padding), [0, 0]
-    result: Tensor = torch.nn.grad.conv2d_weight(x, weight.shape, dy, stride=down, padding=pads)
+    result: Tensor = conv2d_weight(x, weight.shape, dy, stride=down, padding=pads)  # type: ignore[no-untyped-call]
     return result
 
 
@@ -108,6 +109,7 @@ def _backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
     elif ctx.keeps_y:
         du = slope(dy, y, None, 1, ctx.activation, order=1)
     else:
+        assert unscaled is not None
         u = _scaled(unscaled, y_scale)
         u = u if noise is None else u + noise.to(u.dtype)
         du = slope(dy, u, None if b is None else b.to(u.dtype), 1, ctx.activation, order=1)
@@ -124,7 +126,7 @@ def _backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
         dtype = compute_dtype(x.dtype) if x.device.type == "cpu" else x.dtype
         scaled = _scaled(x.to(dtype), x_scale), _scaled(du.to(dtype), y_scale)
         grads[1] = weight_gradient(*scaled, weight.to(dtype), *geometry)
-    if unscaled is not None and needs_y_scale:
+    if needs_y_scale and unscaled is not None:
         grads[3] = (du * unscaled).sum([2, 3])
     if needs_noise:
         grads[4] = du.sum([0, 1] if ctx.noise_shape[0] == 1 else [1]).reshape(ctx.noise_shape)
@@ -132,6 +134,47 @@ def _backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
         grads[5] = sum_to_bias(du, 1)
     typed = [None if g is None else g.to(dtype) for g, dtype in zip(grads, ctx.dtypes, strict=True)]
     return (*typed, None, None, None, None, None, None, None)
+
+
+def resampled_scaled_conv2d(
+    x: Tensor,
+    weight: Tensor,
+    x_scale: Tensor,
+    y_scale: Tensor | None,
+    noise: Tensor | None,
+    b: Tensor | None,
+    up: int,
+    down: int,
+    padding: Padding,
+    f: Tensor | None,
+    *activation: Any,
+) -> Tensor:
+    """The operator after a resampling filter for ``down``, or before one for ``up``; padding includes the filter's.
+
+    Without a gradient all that has no filter in between is one kernel. With one, what follows the convolution is
+    another operator, which keeps the convolution: the gradient in y_scale needs it.
+    """
+    inputs = (x, weight, x_scale, y_scale, noise, b)
+    keeps = torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in inputs)
+    y: Tensor
+    if up > 1:
+        # All outputs that any input reaches; the filter crops or pads them.
+        height, width = weight.shape[2:]
+        x0, x1, y0, y1 = padding
+        full = (width - 1, width - up, height - 1, height - up)
+        crop = (x0 - width + 1, x1 - width + up, y0 - height + 1, y1 - height + up)
+        y = convolve(x, weight, x_scale, None if keeps else y_scale, up, 1, full)
+        y = call("upfirdn2d", y, f, (1, 1), (1, 1), crop, False, float(up * up))
+        y_scale = y_scale if keeps else None
+    else:
+        if down > 1:
+            x, padding = call("upfirdn2d", x, f, (1, 1), (1, 1), padding, False, 1.0), (0, 0, 0, 0)
+        if not keeps:
+            y = call("scaled_conv2d", x, *inputs[1:], 1, down, padding, *activation)
+            return y
+        y = convolve(x, weight, x_scale, None, 1, down, padding)
+    y = call("modulated_conv2d_epilogue", y, y_scale, noise, b, *activation)
+    return y
 
 
 def _scaled(x: Tensor, scale: Tensor | None) -> Tensor:

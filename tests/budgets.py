@@ -84,6 +84,15 @@ def epilogue(channels_last: bool) -> None:
     torch.ops.ganops_simt.modulated_conv2d_epilogue(x, scale, noise, b, "lrelu", 0.2, 1.4, 256.0)
 
 
+def convolution(out: int, kernel: int, channels_last: bool, up: int = 1, down: int = 1) -> None:
+    """64 channels in; padded as the layers of StyleGAN2 are."""
+    x, weight = image(1, 64, 16, 16, channels_last=channels_last), image(out, 64, kernel, kernel)
+    padding = [kernel - 1, kernel - up] * 2 if up > 1 else [0 if down > 1 else kernel // 2] * 4
+    epilogue = ("linear", 0.0, 1.0, -1.0) if up > 1 else ("lrelu", 0.2, 1.4, 256.0)
+    scales = image(1, 64), image(1, out)
+    torch.ops.ganops_simt.scaled_conv2d(x, weight, *scales, None, image(out), up, down, padding, *epilogue)
+
+
 def upfirdn2d(f: Tensor, channels_last: bool, **options: Any) -> None:
     ganops.upfirdn2d(image(1, 64 if channels_last else 8, 64, 64, channels_last=channels_last), f, **options)
 
@@ -104,6 +113,10 @@ for _last, _format in ((False, "planes"), (True, "channels last")):
     CALLS[f"upfirdn2d down 2, {_format}"] = functools.partial(upfirdn2d, BLUR, _last, down=2, padding=1)
     CALLS[f"upfirdn2d 12 taps, up 2, {_format}"] = functools.partial(upfirdn2d, UP12, _last, up=2, padding=6)
     CALLS[f"upfirdn2d 12 taps, down 2, {_format}"] = functools.partial(upfirdn2d, DOWN12, _last, down=2, padding=5)
+    CALLS[f"scaled_conv2d 3x3, {_format}"] = functools.partial(convolution, 128, 3, _last)
+    CALLS[f"scaled_conv2d 3x3, up 2, {_format}"] = functools.partial(convolution, 64, 3, _last, up=2)
+    CALLS[f"scaled_conv2d 3x3, down 2, {_format}"] = functools.partial(convolution, 64, 3, _last, down=2)
+    CALLS[f"scaled_conv2d 1x1 to RGB, {_format}"] = functools.partial(convolution, 3, 1, _last)
 for _fu, _fd, _up, _down in ((UP12, DOWN12, 2, 2), (UP24, DOWN12, 4, 2)):
     CALLS[f"filtered_lrelu up {_up}, down {_down}"] = functools.partial(filtered_lrelu, _fu, _fd, _up, _down)
 for _fu, _up in ((UP12, 2), (UP24, 4)):

@@ -295,7 +295,7 @@ SCALED_CONV2D = [
     _modulated("3x3-batch", 5, 16, 81, 3, 4, padding=1, act="relu", prenormalize="max"),
     _modulated("1x1", 5, 81, 51, 1, 7, noise=(7, 8), act="lrelu"),
     _modulated("to-rgb", 1, 64, 3, 1, 16, demodulate=False, clamp=1.0),
-    _modulated("from-rgb", 2, 3, 70, 1, 9, act="lrelu"),
+    _modulated("from-rgb", 2, 3, 70, 1, 9),
     _modulated("up2", 2, 24, 40, 3, 6, noise=(12, 14), up=2, padding=1, resample_filter=BLUR, flip_weight=False),
     _modulated("up2-1x1", 1, 8, 16, 1, 6, up=2, resample_filter=BLUR, act="lrelu"),
     _modulated("down2", 2, 24, 40, 3, 15, down=2, padding=1, resample_filter=BLUR, act="lrelu"),

@@ -1,5 +1,7 @@
 // How x and the weights come into shared memory: rows of kChannels input channels of a cell, or of an output channel.
 #pragma once
+#include <type_traits>
+
 #include "scaled_conv2d/tile.h"
 
 namespace ganops::scaled_conv {
@@ -34,11 +36,16 @@ __device__ __forceinline__ void load_weights(typename Tile::Element* to, const S
 }
 
 // Cells on their way through registers, where they are multiplied by the scales. A part is what all threads hold at a
-// time; a tile has one or more.
+// time; a tile has one or more. Between load and store nothing touches the registers: the loads are on their way.
 template <class Tile>
 struct Cells {
   using Element = typename Tile::Element;
-  Element held[Tile::kHeld][Tile::kVector] = {};
+  using Sum = typename Tile::Sum;
+  static constexpr bool kShort = sizeof(Element) == 2;
+  // As loads leave them: an element each, or the first hold a vector's words, of two short elements each.
+  using Word = std::conditional_t<kShort, uint32_t, Element>;
+  static constexpr int kWords = kVectorBytes / sizeof(Word);
+  Word held[Tile::kHeld][Tile::kVector] = {};
 
   static __device__ int parts(const Tiling& t) {
     return (t.listed * kRowVectors + Tile::kHeld * kThreads - 1) / (Tile::kHeld * kThreads);
@@ -47,78 +54,112 @@ struct Cells {
   __device__ __forceinline__ void load(const ScaledConv2dParams& p, const Tiling& t, const Shared<Tile>& shared,
                                        int part, int first_channel) {
     const auto* x = static_cast<const Element*>(p.x);
-    const int64_t plane = p.height.in * p.width.in;
     GANOPS_UNROLL
     for (int i = 0; i < Tile::kHeld; i++) {
-      const int number = (part * Tile::kHeld + i) * kThreads + threadIdx.x;
-      if (t.reading == Reading::along_channels) {
+      GANOPS_UNROLL
+      for (int e = 0; e < Tile::kVector; e++) held[i][e] = 0;
+    }
+    if (t.reading == Reading::vectors) {
+      GANOPS_UNROLL
+      for (int i = 0; i < Tile::kHeld; i++) {
+        const Slot slot(number(part, i), kEightRows);
+        const int channel = first_channel + slot.vector * Tile::kVector;
+        const int64_t offset = slot.row < t.listed ? shared.cell_offset[slot.row] : -1;
+        if (offset < 0 || channel >= p.in_channels) continue;
+        const auto words = load_vector<kWords>(reinterpret_cast<const Word*>(x + offset + channel));
         GANOPS_UNROLL
-        for (int e = 0; e < Tile::kVector; e++) {
-          const int cell = cell_along_channels(number, e), channel = first_channel + channel_along_channels(number);
-          const int64_t offset = cell < t.listed && channel < p.in_channels ? shared.cell_offset[cell] : -1;
-          held[i][e] = offset < 0 ? narrow<Element>(0) : x[offset + channel];
-        }
-        continue;
+        for (int e = 0; e < kWords; e++) held[i][e] = words[e];
       }
-      const Slot slot(number, t.reading == Reading::vectors ? kEightRows : kWarpOfRows);
-      const int channel = first_channel + slot.vector * Tile::kVector;
-      const int64_t offset = slot.row < t.listed ? shared.cell_offset[slot.row] : -1;
-      if (t.reading == Reading::vectors && offset >= 0 && channel < p.in_channels) {
-        const auto vector = load_vector<Tile::kVector>(x + offset + channel);
-        GANOPS_UNROLL
-        for (int e = 0; e < Tile::kVector; e++) held[i][e] = vector[e];
-      } else {
+    } else if (t.reading == Reading::along_pixels) {
+      const int64_t plane = p.height.in * p.width.in;
+      GANOPS_UNROLL
+      for (int i = 0; i < Tile::kHeld; i++) {
+        const Slot slot(number(part, i), kWarpOfRows);
+        const int channel = first_channel + slot.vector * Tile::kVector;
+        const int64_t offset = slot.row < t.listed ? shared.cell_offset[slot.row] : -1;
+        const Element* from = x + offset + channel * plane;
+        const int64_t channels = offset < 0 ? 0 : p.in_channels - channel;
         GANOPS_UNROLL
         for (int e = 0; e < Tile::kVector; e++)
-          held[i][e] =
-              offset < 0 || channel + e >= p.in_channels ? narrow<Element>(0) : x[offset + (channel + e) * plane];
+          if (e < channels) held[i][e] = load_word(from + e * plane);
+      }
+    } else {
+      GANOPS_UNROLL
+      for (int i = 0; i < Tile::kHeld; i++) {
+        const int channel = first_channel + channel_along(number(part, i));
+        GANOPS_UNROLL
+        for (int e = 0; e < Tile::kVector; e++) {
+          const int cell = cell_along(number(part, i), e);
+          const int64_t offset = cell < t.listed && channel < p.in_channels ? shared.cell_offset[cell] : -1;
+          if (offset >= 0) held[i][e] = load_word(x + offset + channel);
+        }
       }
     }
   }
 
   __device__ __forceinline__ void store(const Tiling& t, const Shared<Tile>& shared, int part, int first_channel,
                                         Element* to) const {
-    using Sum = typename Tile::Sum;
     GANOPS_UNROLL
     for (int i = 0; i < Tile::kHeld; i++) {
-      const int number = (part * Tile::kHeld + i) * kThreads + threadIdx.x;
       if (t.reading == Reading::along_channels) {
+        const int channel = channel_along(number(part, i));
         GANOPS_UNROLL
         for (int e = 0; e < Tile::kVector; e++) {
-          const int cell = cell_along_channels(number, e), channel = channel_along_channels(number);
-          const int place = cell < t.listed ? shared.cell_place[cell] : -1;
+          const int cell = cell_along(number(part, i), e), place = cell < t.listed ? shared.cell_place[cell] : -1;
           if (place < 0) continue;
           const Sum scale = shared.scales[shared.cell_image[cell] * t.scales + first_channel + channel];
-          to[place * Tile::kPitch + channel] = narrow<Element>(widen(held[i][e]) * scale);
+          to[place * Tile::kPitch + channel] = narrow<Element>(value_of(held[i][e]) * scale);
         }
         continue;
       }
-      const Slot slot(number, t.reading == Reading::vectors ? kEightRows : kWarpOfRows);
+      const bool as_words = kShort && t.reading == Reading::vectors;
+      const Slot slot(number(part, i), t.reading == Reading::vectors ? kEightRows : kWarpOfRows);
       const int place = slot.row < t.listed ? shared.cell_place[slot.row] : -1;
       if (place < 0) continue;
-      constexpr int kScales = kVectorLength<Sum>;
       const int channel = slot.vector * Tile::kVector;
       const Sum* scales = shared.scales + shared.cell_image[slot.row] * t.scales + first_channel + channel;
-      Vector<Element, Tile::kVector> scaled;
+      constexpr int kScales = kVectorLength<Sum>;
+      Vector<Word, kWords> scaled;
       GANOPS_UNROLL
       for (int first = 0; first < Tile::kVector; first += kScales) {
         const auto scale = load_vector<kScales>(scales + first);
         GANOPS_UNROLL
-        for (int e = 0; e < kScales; e++) scaled[first + e] = narrow<Element>(widen(held[i][first + e]) * scale[e]);
+        for (int e = 0; e < kScales; e += kShort ? 2 : 1) {
+          const int at = first + e;
+          if constexpr (kShort) {
+            Sum low, high;
+            unpack<Element>(as_words ? held[i][at / 2] : held[i][at] | held[i][at + 1] << 16, low, high);
+            scaled[at / 2] = pack<Element>(low * scale[e], high * scale[e + 1]);
+          } else {
+            scaled[at] = held[i][at] * scale[e];
+          }
+        }
       }
-      store_vector(to + place * Tile::kPitch + channel, scaled);
+      store_vector(reinterpret_cast<Word*>(to + place * Tile::kPitch + channel), scaled);
     }
   }
 
  private:
-  // A warp has 8 cells, too, and its lanes run along their channels.
-  static __device__ int cell_along_channels(int number, int e) {
-    constexpr int kCellsAtOnce = kWarpSize / Tile::kChannels;
-    static_assert(kCellsAtOnce * Tile::kVector == 8);
-    const int lane = number % static_cast<int>(kWarpSize);
-    return number / static_cast<int>(kWarpSize) * 8 + e * kCellsAtOnce + lane / Tile::kChannels;
+  static __device__ int number(int part, int i) { return (part * Tile::kHeld + i) * kThreads + threadIdx.x; }
+  static __device__ __forceinline__ Word load_word(const Element* from) {
+    if constexpr (kShort) return load_bits(from);
+    if constexpr (!kShort) return *from;
   }
-  static __device__ int channel_along_channels(int number) { return number % Tile::kChannels; }
+  static __device__ __forceinline__ Sum value_of(Word word) {
+    if constexpr (kShort) {
+      Sum low, high;
+      unpack<Element>(word, low, high);
+      return low;
+    }
+    if constexpr (!kShort) return word;
+  }
+  // Along channels a warp has 8 cells, too, and its lanes run along their channels.
+  static __device__ int cell_along(int number, int e) {
+    constexpr int kWarp = kWarpSize, kCellsAtOnce = kWarp / Tile::kChannels;
+    static_assert(kCellsAtOnce * Tile::kVector == 8);
+    return number / kWarp * 8 + e * kCellsAtOnce + number % kWarp / Tile::kChannels;
+  }
+  static __device__ int channel_along(int number) { return number % Tile::kChannels; }
 };
 
 }  // namespace ganops::scaled_conv

@@ -35,8 +35,9 @@ MMA_SHARE = {90: 0.6, 100: 0.25, 103: 0.25}
 KERNEL_SHARE, TORCH_SHARE, BANDWIDTH_SHARE, LAUNCH_SECONDS = 0.6, 0.75, 0.85, 3e-6
 KERNEL_LAUNCHES, TORCH_LAUNCHES = 2, 4
 
-# The kernel's tiles, as csrc/scaled_conv2d has them: pixels of a block, and channels by the number wanted.
-TILE_PIXELS, TILE_CHANNELS, ROW_BYTES = 128, (32, 64, 128), 64
+# The kernel's tiles, as csrc/scaled_conv2d has them: pixels of a block, its output channels by the bytes of an element,
+# and the bytes of the input channels that it takes at a time.
+TILE_PIXELS, TILE_CHANNELS, ROW_BYTES = 128, {2: (32, 64, 128), 4: (32, 128)}, 64
 MOST_TAPS = 7  # along an axis: beyond them tiles are mostly border
 
 
@@ -97,17 +98,28 @@ class Convolution:
         return f"{8 * self.element_bytes}-bit {self.kernel_height}x{self.kernel_width}"
 
 
+def tile_of(c: Convolution, multiprocessors: int) -> tuple[int, int]:
+    """The output channels of a block that the kernel chooses, and how many the busiest multiprocessor makes in all."""
+    widest = next((tile for tile in TILE_CHANNELS[c.element_bytes] if c.out_channels <= tile), 128)
+    tiles = math.ceil(c.samples * c.out_pixels() / TILE_PIXELS)
+
+    def work_of_one(channels: int) -> int:
+        return math.ceil(tiles * math.ceil(c.out_channels / channels) / multiprocessors) * channels
+
+    halved = c.element_bytes == 2 and widest == 128 and work_of_one(64) < work_of_one(128)
+    chosen = 64 if halved else widest
+    return chosen, work_of_one(chosen)
+
+
 def kernel_seconds(c: Convolution, gpu: Gpu) -> float:
     """Modelled time of our kernel."""
-    out = next((tile for tile in TILE_CHANNELS if c.out_channels <= tile), TILE_CHANNELS[-1])
     depth = ROW_BYTES // c.element_bytes
-    blocks = c.samples * math.ceil(c.out_pixels() / TILE_PIXELS) * math.ceil(c.out_channels / out)
-    macs_of_block = TILE_PIXELS * out * c.taps() * math.ceil(c.in_channels / depth) * depth
+    macs_of_channel = TILE_PIXELS * c.taps() * math.ceil(c.in_channels / depth) * depth
+    # Every multiprocessor does a block at a time: the last round may leave many idle.
+    _, channels = tile_of(c, gpu.multiprocessors)
     share = KERNEL_SHARE * (MMA_SHARE.get(gpu.capability, 1.0) if c.element_bytes == 2 else 1.0)
     rate = share * (gpu.tensor_rate() if c.element_bytes == 2 else gpu.float_rate())
-    # Every multiprocessor does a block at a time: the last round may leave many idle.
-    rounds = math.ceil(blocks / gpu.multiprocessors)
-    compute = rounds * macs_of_block * gpu.multiprocessors / rate
+    compute = channels * macs_of_channel * gpu.multiprocessors / rate
     moved = c.in_bytes() + c.out_bytes() + 3 * c.weight_bytes()  # packing writes the weights and reads them before
     return max(compute, moved / (BANDWIDTH_SHARE * gpu.bandwidth)) + KERNEL_LAUNCHES * LAUNCH_SECONDS
 
@@ -158,23 +170,16 @@ def _is_compiled() -> bool:
 
 
 def kernel_wins(c: Convolution, gpu: Gpu, allow_tf32: bool) -> bool:
-    if max(c.kernel_height, c.kernel_width) > MOST_TAPS or c.element_bytes > 4:
+    """Whether our kernel is the faster way, by the model and what was measured; never for float64."""
+    if max(c.kernel_height, c.kernel_width) > MOST_TAPS or c.element_bytes not in TILE_CHANNELS:
         return False
     return kernel_seconds(c, gpu) * _tuning.correction(gpu.name, c.kind()) < torch_seconds(c, gpu, allow_tf32)
 
 
-def prefers_kernel(x: Tensor, weight: Tensor, up: int, down: int) -> bool:
-    """Whether scaled_conv2d's kernel is to convolve x, rather than torch. False where a size is not known yet."""
-    choice: bool | None = _forced_choice()
-    if choice is not None:
-        return choice
-    if x.device.type != "cuda" or not _is_compiled() or x.numel() == 0:
-        return False
-    if any(isinstance(size, torch.SymInt) for size in (*x.shape, *weight.shape)):
-        return False
+def shapes_of(x: Tensor, weight: Tensor, up: int, down: int) -> Convolution:
     samples, in_channels, height, width = x.shape
     out_channels, _, kernel_height, kernel_width = weight.shape
-    shapes = Convolution(
+    return Convolution(
         samples,
         in_channels,
         height,
@@ -187,4 +192,15 @@ def prefers_kernel(x: Tensor, weight: Tensor, up: int, down: int) -> bool:
         element_bytes=x.element_size(),
         channels_last=memory_format(x) == torch.channels_last,
     )
-    return kernel_wins(shapes, gpu_of(x.device), bool(torch.backends.cudnn.allow_tf32))
+
+
+def prefers_kernel(x: Tensor, weight: Tensor, up: int, down: int) -> bool:
+    """Whether scaled_conv2d's kernel is to convolve x, rather than torch. False where a size is not known yet."""
+    choice: bool | None = _forced_choice()
+    if choice is not None:
+        return choice
+    if x.device.type != "cuda" or not _is_compiled() or x.numel() == 0:
+        return False
+    if any(isinstance(size, torch.SymInt) for size in (*x.shape, *weight.shape)):
+        return False
+    return kernel_wins(shapes_of(x, weight, up, down), gpu_of(x.device), bool(torch.backends.cudnn.allow_tf32))

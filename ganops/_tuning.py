@@ -11,7 +11,13 @@ import os
 import warnings
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
+
+import torch
+from torch import Tensor
+
+if TYPE_CHECKING:
+    from . import _cost_model
 
 
 class Measurement(NamedTuple):
@@ -88,7 +94,54 @@ def save(gpu: str, table: dict[str, float]) -> Path:
     return where
 
 
-def tune(gpu: str, measure: Callable[[], Iterable[Measurement]]) -> tuple[dict[str, float], Path]:
-    """Measures, keeps the factors for this GPU, and returns them and the file they are in."""
-    table = corrections(measure())
-    return table, save(gpu, table)
+# Layers to measure: channels in and out, pixels along a side, taps along an axis; some for each kind.
+LAYERS = ((512, 512, 32, 3), (256, 256, 128, 3), (64, 64, 256, 3), (512, 512, 64, 1), (128, 3, 256, 1))
+
+
+def tune(device: torch.device, seconds: Callable[[Callable[[], Tensor]], float]) -> tuple[dict[str, float], Path]:
+    """Measures both ways on ``LAYERS``, and keeps how far the model is off on this GPU.
+
+    Args:
+        device: the GPU.
+        seconds: the time of a call, as the caller measures it.
+
+    Returns:
+        The factors by kind of convolution, and the file that they are kept in.
+    """
+    from . import _cost_model
+
+    gpu = _cost_model.gpu_of(device)
+    table = corrections(
+        _measure(gpu, device, dtype, *layer, seconds) for dtype in (torch.float16, torch.float32) for layer in LAYERS
+    )
+    return table, save(gpu.name, table)
+
+
+def _measure(
+    gpu: "_cost_model.Gpu",
+    device: torch.device,
+    dtype: torch.dtype,
+    in_channels: int,
+    out_channels: int,
+    size: int,
+    taps: int,
+    seconds: Callable[[Callable[[], Tensor]], float],
+) -> Measurement:
+    from . import _cost_model, modulated_conv2d
+
+    x = torch.randn(1, in_channels, size, size, device=device, dtype=dtype)
+    weight = torch.randn(out_channels, in_channels, taps, taps, device=device)
+    styles, bias = torch.randn(1, in_channels, device=device), torch.randn(out_channels, device=device)
+
+    def call() -> Tensor:
+        with torch.no_grad():
+            return modulated_conv2d(x, weight, styles, padding=taps // 2, bias=bias, act="lrelu")
+
+    measured = {}
+    for by_kernel in (True, False):
+        with _cost_model.forced(by_kernel):
+            measured[by_kernel] = seconds(call)
+    shapes = _cost_model.shapes_of(x, weight, 1, 1)
+    allow_tf32 = bool(torch.backends.cudnn.allow_tf32)
+    modelled = _cost_model.kernel_seconds(shapes, gpu), _cost_model.torch_seconds(shapes, gpu, allow_tf32)
+    return Measurement(shapes.kind(), measured[True], measured[False], *modelled)

@@ -14,7 +14,7 @@ def test_info_names_what_serves_each_operator(capsys: pytest.CaptureFixture[str]
     text = capsys.readouterr().out
     for word in (ganops.__version__, torch.__version__, "driver", "GPU"):
         assert word in text
-    on_cpu, on_cuda = text.split("on cpu: ")[1].split("on cuda: ", 1)
+    on_cpu, on_cuda = text.split("on cpu: ", 1)[1].split("on cuda: ", 1)
     for operator in OPERATORS:
         assert f"  {operator.name}\n" in on_cpu and f"  {operator.name}\n" in on_cuda
     for name, part in (("cpu", on_cpu), ("cuda", on_cuda)):

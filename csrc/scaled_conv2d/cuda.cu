@@ -167,8 +167,9 @@ __global__ void __launch_bounds__(kThreads, Tile::kBlocks)
   const Block block(p, t, Tile::kOut);
   fill_tables(p, t, block, shared);
   Product<Tile> product([&](int pixel) {
-    const int image = pixel / t.image_pixels, in_image = pixel % t.image_pixels;
-    if (image >= t.images || in_image >= t.rows * t.columns) return 0;  // none: any cell will do
+    // What is no pixel takes the place of the one before: lanes that read the same do not conflict.
+    const int image = min(pixel / t.image_pixels, t.images - 1);
+    const int in_image = min(pixel - image * t.image_pixels, t.rows * t.columns - 1);
     return image * t.image_pitch + in_image / t.columns * t.row_pitch + in_image % t.columns;
   });
   __syncthreads();

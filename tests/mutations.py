@@ -110,7 +110,7 @@ MUTATIONS = [
     Mutation("conv: results outside the image", CONV, "if (at >= 0 && out < p.out_channels)", "if (at >= 0)"),
     Mutation("conv: phases begin with the first tap", CONV_TILE, "(up - start % up) % up", "0 * start"),
     Mutation("conv: last images left out", CONV_TILE, "ceil_div(p.samples, images)", "p.samples / images"),
-    Mutation("conv: channels beyond the last", CONV_LOAD, "offset < 0 || channel + e >= p.in_channels", "offset < 0"),
+    Mutation("conv: channels beyond the last", CONV_LOAD, "if (e < channels) held", "held"),
     Mutation("conv: weights beyond the last", CONV_LOAD, "out < p.out_channels && channel", "channel"),
     Mutation("conv: scales of the first image", CONV_LOAD, "shared.cell_image[slot.row] * t.scales +", ""),
     Mutation("conv: depths swapped", CONV_PRODUCT, "lane / 8 % 2 * 8", "(1 - lane / 8 % 2) * 8"),

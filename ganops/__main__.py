@@ -2,13 +2,14 @@
 
 import argparse
 import importlib
+import os
 import pkgutil
 import sys
 from typing import NoReturn
 
 from . import __version__, cli
 
-INTERRUPTED = 130
+INTERRUPTED, BROKEN_PIPE = 130, 141  # 128 and the signal's number, as a shell reports it
 
 
 class Parser(argparse.ArgumentParser):
@@ -19,6 +20,17 @@ class Parser(argparse.ArgumentParser):
 
 
 def main(argv: list[str] | None = None) -> int:
+    try:
+        try:
+            return run(argv)
+        finally:
+            sys.stdout.flush()
+    except BrokenPipeError:  # the reader has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python flushes once more at its end
+        return BROKEN_PIPE
+
+
+def run(argv: list[str] | None) -> int:
     parser = Parser(prog="python -m ganops", description="Commands of ganops.")
     parser.add_argument("--version", action="version", version=f"ganops {__version__}")
     subparsers = parser.add_subparsers(dest="command", metavar="command", required=True)

@@ -3,19 +3,20 @@
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from contextvars import ContextVar
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from . import _gpu, _load
+from ._compile import constant_result
 from ._formats import like_format
+from ._setting import Setting
 
 AUTO, REFERENCE = "auto", "reference"
 NATIVE_DEVICES = ("cpu", "cuda")
 
-_chosen: ContextVar[str] = ContextVar("ganops_backend", default=AUTO)
+_chosen = Setting("backend", AUTO)
 _references: dict[str, Callable[..., Any]] = {}
 _namespaces: dict[str, str] = {device: "ganops" for device in NATIVE_DEVICES}
 _warned_slow: set[str] = set()
@@ -47,14 +48,11 @@ def backend(name: str) -> Iterator[None]:
     reason = why_not(name) if name in NATIVE_DEVICES else None
     if reason:
         raise RuntimeError(f"backend {name!r} is not available: {reason}")
-    token = _chosen.set(name)
-    try:
+    with _chosen.use(name):
         yield
-    finally:
-        _chosen.reset(token)
 
 
-@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
+@constant_result
 def chosen() -> str:
     return _chosen.get()
 
@@ -120,7 +118,7 @@ def why_not(device: str, op: str = "bias_act") -> str | None:
     return _gpu.why_unfit(torch.cuda.get_device_capability(), _gpu.driver_version(), _gpu.build_info())
 
 
-@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
+@constant_result
 def _warn_if_slow(device: str) -> None:
     reason = None if device in _warned_slow else why_not(device)
     _warned_slow.add(device)

@@ -12,16 +12,16 @@ without a GPU to measure on.
 
 import functools
 import math
-from collections.abc import Iterator
-from contextlib import contextmanager
-from contextvars import ContextVar
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from . import _backend, _tuning
+from ._compile import constant_result
 from ._formats import memory_format
+from ._setting import Setting
 
 # Multiply-adds of a multiprocessor in a cycle, by compute capability: float16 on tensor cores, float32 without them.
 # NVIDIA's architecture white papers and data sheets, for dense matrices and sums in float32.
@@ -138,20 +138,15 @@ def torch_seconds(c: Convolution, gpu: Gpu, allow_tf32: bool) -> float:
     return convolution + passes * 2 * (c.in_bytes() + c.out_bytes()) / bandwidth + TORCH_LAUNCHES * LAUNCH_SECONDS
 
 
-_forced: ContextVar[bool | None] = ContextVar("ganops_forced_kernel", default=None)
+_forced: Setting[bool | None] = Setting("forced_kernel", None)
 
 
-@contextmanager
-def forced(kernel: bool) -> Iterator[None]:
+def forced(kernel: bool) -> AbstractContextManager[None]:
     """Take one of the ways inside a ``with`` block, whatever the model says."""
-    token = _forced.set(kernel)
-    try:
-        yield
-    finally:
-        _forced.reset(token)
+    return _forced.use(kernel)
 
 
-@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
+@constant_result
 def _forced_choice() -> bool | None:
     return _forced.get()
 

@@ -3,9 +3,13 @@
 python tests/budgets.py            prints registers, shared memory, occupancy, instructions, counted bytes, floors
 python tests/budgets.py --record   makes today's figures the recorded ones (budgets.json)
 
-Registers, spills and instructions are nvcc's. Bytes, sectors and wavefronts are counted by the emulator on shapes like
-those of the networks. Occupancies and floors are arithmetic on published figures of the GPUs, not measurements:
-"modelled". Bytes are those that threads ask for, caches or not, over those of all tensors of the launch.
+Registers, spills and instructions are nvcc's. Bytes, sectors and wavefronts are counted by the emulator on shapes of
+the networks' layers, with few channels. Occupancies and floors are arithmetic on published figures of the GPUs, not
+measurements: "modelled".
+
+bytes      that warps move, over those of all buffers once; the halo, which several blocks read, is apart
+sectors    that warps touch, over those that the rows of their blocks' boxes lie in: of the worst tensor
+wavefronts of shared memory, over those that the bytes need: of all loops but copies
 """
 
 from __future__ import annotations
@@ -13,6 +17,7 @@ from __future__ import annotations
 import argparse
 import functools
 import json
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,10 +25,11 @@ from typing import Any
 
 import nvcc
 import torch
-from cases import BLUR, DOWN12, RADIAL12, UP12, UP24
+from cases import BLUR, DOWN12, UP12, UP24, _filtered_lrelu_on_network
 from simt_emulator import Launch
 from simt_ops import emulated_ops
 from torch import Tensor
+from traffic import OPERANDS, Axis, Resampling, Traffic, bytes_ratio, halo_ratio, traffic_of
 
 import ganops
 
@@ -84,57 +90,94 @@ def epilogue(channels_last: bool) -> None:
     torch.ops.ganops_simt.modulated_conv2d_epilogue(x, scale, noise, b, "lrelu", 0.2, 1.4, 256.0)
 
 
-def convolution(out: int, kernel: int, channels_last: bool, up: int = 1, down: int = 1) -> None:
-    """64 channels in; padded as the layers of StyleGAN2 are."""
-    x, weight = image(1, 64, 16, 16, channels_last=channels_last), image(out, 64, kernel, kernel)
-    padding = [kernel - 1, kernel - up] * 2 if up > 1 else [0 if down > 1 else kernel // 2] * 4
-    epilogue = ("linear", 0.0, 1.0, -1.0) if up > 1 else ("lrelu", 0.2, 1.4, 256.0)
-    scales = image(1, 64), image(1, out)
-    torch.ops.ganops_simt.scaled_conv2d(x, weight, *scales, None, image(out), up, down, padding, *epilogue)
+def convolution() -> None:
+    """An early layer: its image is one tile. Others are counted in test_scaled_conv2d_cuda.py."""
+    x, weight, scale = image(1, 256, 8, 8, channels_last=True), image(256, 256, 3, 3), image(1, 256)
+    torch.ops.ganops_simt.scaled_conv2d(
+        x, weight, scale, scale, image(1, 1, 8, 8), image(256), 1, 1, [1, 1, 1, 1], "lrelu", 0.2, 1.4, 256.0
+    )
 
 
-def upfirdn2d(f: Tensor, channels_last: bool, **options: Any) -> None:
-    ganops.upfirdn2d(image(1, 64 if channels_last else 8, 64, 64, channels_last=channels_last), f, **options)
+def upfirdn2d(size: int, f: Tensor, padding: list[int], up: int = 1, down: int = 1, **of: Any) -> list[Resampling]:
+    channels_last = of.get("channels_last", False)
+    channels = 64 if channels_last else 2
+    y = ganops.upfirdn2d(image(1, channels, size, size, **of), f, up, down, [*padding, *padding])
+    axis = Axis(size, up, 1, padding[0], down, f.shape[-1])
+    return [Resampling(axis, axis, y.shape[2], y.shape[3], channels, y.element_size(), channels_last)]
 
 
-def filtered_lrelu(fu: Tensor, fd: Tensor, up: int, down: int) -> None:
-    padding = 18 if 4 in (up, down) else 17  # as layers of StyleGAN3 have it, where their samples lie
-    x = image(1, 4, 64, 64)
-    both_ways(ganops.filtered_lrelu, x, fu, fd, image(4), up=up, down=down, padding=padding, clamp=256.0)
+def filtered_lrelu(
+    size: int, out: int, up: int, radial: bool = False, dtype: torch.dtype = torch.float16
+) -> list[Resampling]:
+    channels = 2 if out < 200 else 1
+    case = _filtered_lrelu_on_network("", 1, channels, size, out, up, 2, radial)
+    tensors = case.tensors(dtype)
+    y = case.run(tensors)
+    torch.autograd.grad(y, list(tensors.values()), torch.ones_like(y))
+    up_taps, down_taps = case.options["fu"].shape[-1], case.options["fd"].shape[-1]
+    axis = Axis(size, up, up_taps, case.options["padding"][0], 2, down_taps)
+    samples = size * up + sum(case.options["padding"][:2]) - (up_taps - 1)
+    element_bytes = y.element_size()
+    forward = Resampling(axis, axis, out, out, channels, element_bytes, False, True, samples, samples)
+    return [forward, forward.mirrored()]
 
 
-# Calls whose launches are counted: what the networks do, in float16.
-CALLS: dict[str, Callable[[], None]] = {}
+# Calls whose launches are counted: what the networks do, in float16 unless they say otherwise. They return which inputs
+# each launch's outputs depend on, or nothing where blocks need what they read.
+CALLS: dict[str, Callable[[], list[Resampling] | None]] = {}
 for _last, _format in ((False, "planes"), (True, "channels last")):
     CALLS[f"bias_act, {_format}"] = functools.partial(bias_act, _last)
     CALLS[f"epilogue, {_format}"] = functools.partial(epilogue, _last)
-    CALLS[f"upfirdn2d blur, {_format}"] = functools.partial(upfirdn2d, BLUR, _last, padding=[2, 1, 2, 1])
-    CALLS[f"upfirdn2d up 2, {_format}"] = functools.partial(upfirdn2d, BLUR, _last, up=2, padding=[2, 1, 2, 1])
-    CALLS[f"upfirdn2d down 2, {_format}"] = functools.partial(upfirdn2d, BLUR, _last, down=2, padding=1)
-    CALLS[f"upfirdn2d 12 taps, up 2, {_format}"] = functools.partial(upfirdn2d, UP12, _last, up=2, padding=6)
-    CALLS[f"upfirdn2d 12 taps, down 2, {_format}"] = functools.partial(upfirdn2d, DOWN12, _last, down=2, padding=5)
-    CALLS[f"scaled_conv2d 3x3, {_format}"] = functools.partial(convolution, 128, 3, _last)
-    CALLS[f"scaled_conv2d 3x3, up 2, {_format}"] = functools.partial(convolution, 64, 3, _last, up=2)
-    CALLS[f"scaled_conv2d 3x3, down 2, {_format}"] = functools.partial(convolution, 64, 3, _last, down=2)
-    CALLS[f"scaled_conv2d 1x1 to RGB, {_format}"] = functools.partial(convolution, 3, 1, _last)
-for _fu, _fd, _up, _down in ((UP12, DOWN12, 2, 2), (UP24, DOWN12, 4, 2)):
-    CALLS[f"filtered_lrelu up {_up}, down {_down}"] = functools.partial(filtered_lrelu, _fu, _fd, _up, _down)
-for _fu, _up in ((UP12, 2), (UP24, 4)):
-    CALLS[f"filtered_lrelu up {_up}, radial down 2"] = functools.partial(filtered_lrelu, _fu, RADIAL12, _up, 2)
+    for _name, _size, _options in (
+        ("blur 129", 129, {"padding": [1, 1]}),
+        ("blur 128", 128, {"padding": [2, 2]}),
+        ("up 2", 64, {"padding": [2, 1], "up": 2}),
+        ("down 2", 128, {"padding": [1, 1], "down": 2}),
+    ):
+        CALLS[f"upfirdn2d {_name}, {_format}"] = functools.partial(
+            upfirdn2d, _size, BLUR, channels_last=_last, **_options
+        )
+CALLS["scaled_conv2d, channels last"] = convolution
+for _size in (257, 256, 513):
+    CALLS[f"upfirdn2d blur {_size}"] = functools.partial(upfirdn2d, _size, BLUR, [1, 1] if _size % 2 else [2, 2])
+CALLS["upfirdn2d blur 257, float32"] = functools.partial(upfirdn2d, 257, BLUR, [1, 1], dtype=torch.float32)
+# Filters of augmented images, which are planes.
+for _dtype in (torch.float16, torch.float32):
+    for _name, _size, _f, _options in (
+        ("12 taps, up 2", 148, UP12, {"padding": [6, 5], "up": 2}),
+        ("12 taps, down 2", 266, DOWN12, {"padding": [0, 0], "down": 2}),
+        ("24 taps, up 4", 64, UP24, {"padding": [12, 11], "up": 4}),
+        ("24 taps, down 4", 256, UP24, {"padding": [10, 10], "down": 4}),
+    ):
+        CALLS[f"upfirdn2d {_name}, {str(_dtype)[6:]}"] = functools.partial(
+            upfirdn2d, _size, _f, dtype=_dtype, **_options
+        )
+# StyleGAN3-T convolves by 3x3, which leaves a margin of one pixel a side; R by 1x1.
+for _size, _out, _up in ((38, 36, 2), (38, 52, 4), (54, 52, 2), (86, 84, 2), (86, 148, 4), (150, 148, 2),
+                         (150, 276, 4), (278, 276, 2), (534, 532, 2)):  # fmt: skip
+    CALLS[f"filtered_lrelu T, {_size} to {_out}"] = functools.partial(filtered_lrelu, _size, _out, _up)
+for _size, _out, _up in ((36, 36, 2), (36, 52, 4), (84, 84, 2), (84, 148, 4), (276, 276, 2)):
+    CALLS[f"filtered_lrelu R, {_size} to {_out}"] = functools.partial(filtered_lrelu, _size, _out, _up, True)
+CALLS["filtered_lrelu T, 150 to 148, float32"] = functools.partial(filtered_lrelu, 150, 148, 2, dtype=torch.float32)
 
 
-COUNTS = ("bytes", "sectors", "wavefronts")
+# What a launch may be counted at.
+LIMITS = {"bytes": 1.15, "sectors": 1.10, "wavefronts": 1.10}
+# Functions that copy tiles between memories. Lanes skip turns there, after which the emulator has them out of step.
+COPIES = re.compile(r"\b(load|store)_box\b")
 
 
 @dataclass(frozen=True)
 class Counted:
-    """A launch, counted: bytes against every tensor once, sectors and wavefronts against the fewest possible."""
+    """A launch, counted: ratios as in this file's docstring, and what they come from."""
 
     call: str
     kernel: str
     launch: Launch
+    traffic: list[Traffic]
     floor_bytes: int
     bytes: float
+    halo: float
     sectors: float
     wavefronts: float
 
@@ -145,20 +188,22 @@ def count(call: str) -> list[Counted]:
     emulator.configure()
     emulator.clear()
     with ganops.backend("simt"):
-        CALLS[call]()
+        resamplings = CALLS[call]()
     counted = []
-    for launch in emulator.launches():
-        counters = launch.counters
-        floor = sum(buffer.bytes for buffer in launch.buffers)
+    for number, launch in enumerate(emulator.launches()):
+        traffic = traffic_of(launch, resamplings[number] if resamplings else None)
+        loops = [a for a in launch.accesses if a.memory == "shared" and not COPIES.search(a.function)]
         counted.append(
             Counted(
                 call,
                 nvcc.readable_name(launch.kernel),
                 launch,
-                floor,
-                (counters["global_bytes_read"] + counters["global_bytes_written"]) / floor,
-                counters["global_sectors"] / counters["global_sectors_ideal"],
-                counters["shared_wavefronts"] / max(counters["shared_wavefronts_ideal"], 1),
+                traffic,
+                sum(buffer.bytes for buffer in launch.buffers),
+                bytes_ratio(traffic),
+                halo_ratio(traffic),
+                max(t.sector_ratio for t in traffic if t.buffer not in OPERANDS),
+                sum(a.transactions for a in loops) / max(sum(a.ideal for a in loops), 1),
             )
         )
     return counted
@@ -181,7 +226,7 @@ def today() -> dict[str, Any]:
     counted = {}
     for call in CALLS:
         for number, c in enumerate(count(call)):
-            counted[f"{call} #{number}: {c.kernel}"] = {what: round(getattr(c, what), 3) for what in COUNTS}
+            counted[f"{call} #{number}: {c.kernel}"] = {what: round(getattr(c, what), 3) for what in LIMITS}
     return {"compiled": compiled, "counted": counted}
 
 
@@ -210,16 +255,14 @@ def print_compiled(launches: dict[str, Launch]) -> None:
 
 def print_counted(counted: list[Counted]) -> None:
     floors = "".join(f"{gpu.name + ' floor':>12}" for gpu in GPUS)
-    print(
-        f"{'call':40}{'kernel':62}{'bytes':>8}{'sectors':>8}{'wavefr.':>8}{'floor KB':>9}{'GMAC':>9}{floors} modelled"
-    )
+    heads = "".join(f"{name:>8}" for name in ("bytes", "halo", "sectors", "wavefr."))
+    print(f"{'call':40}{'kernel':62}{heads}{'floor KB':>9}{'GMAC':>9}{floors} modelled")
     for c in counted:
         macs = c.launch.counters["mma_macs"]
         times = (max(c.floor_bytes / gpu.bandwidth, macs / gpu.tensor_macs) for gpu in GPUS)
-        print(
-            f"{c.call:40}{c.kernel:62}{c.bytes:8.3f}{c.sectors:8.3f}{c.wavefronts:8.3f}{c.floor_bytes / 1024:9.0f}"
-            f"{macs / 1e9:9.3f}" + "".join(f"{1e6 * time:9.2f} us" for time in times)
-        )
+        ratios = "".join(f"{ratio:8.3f}" for ratio in (c.bytes, c.halo, c.sectors, c.wavefronts))
+        floors = "".join(f"{1e6 * time:9.2f} us" for time in times)
+        print(f"{c.call:40}{c.kernel:62}{ratios}{c.floor_bytes / 1024:9.0f}{macs / 1e9:9.3f}{floors}")
 
 
 def main() -> None:

@@ -1,6 +1,5 @@
-"""The cases that every implementation must pass and every benchmark times: shapes, filters, tolerances, FLOPs, once."""
+"""The cases that every implementation must pass: shapes, filters, tolerances, once."""
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -25,7 +24,6 @@ class Case:
     name: str
     shapes: dict[str, tuple[int, ...]]
     options: dict[str, Any] = field(default_factory=dict)
-    flops: int = 0
 
     def __str__(self) -> str:
         return f"{self.op}-{self.name}"
@@ -109,6 +107,7 @@ UPFIRDN2D = [
     Case("upfirdn2d", "crop-away-and-pad", {"x": (1, 1, 3, 3)}, {"f": _taps(2, 7), "padding": [-5, 12, 9, -5]}),
     Case("upfirdn2d", "identity", {"x": (2, 3, 5, 6)}, {"f": None, "up": 2, "down": 3, "padding": [1, 2, 0, 1]}),
     Case("upfirdn2d", "one-tap", {"x": (2, 3, 5, 6)}, {"f": torch.tensor([2.0]), "gain": 0.5}),
+    Case("upfirdn2d", "one-short-of-a-vector", {"x": (1, 1, 9, 7)}, {"f": BLUR, "padding": [2, 1, 2, 1]}),
     Case("upfirdn2d", "many-channels", {"x": (1, 67, 6, 5)}, {"f": BLUR, "padding": 2}),
     Case("upfirdn2d", "wide", {"x": (1, 1, 3, 1500)}, {"f": DOWN12, "down": [2, 1], "padding": [5, 5, 6, 6]}),
     Case("upfirdn2d", "empty", {"x": (0, 3, 8, 9)}, {"f": BLUR, "up": 2, "padding": 2}),
@@ -223,24 +222,24 @@ MODULATED_CONV2D = [
 ]
 
 
-def _bias_act_on_network(name: str, *shape: int) -> Case:
-    flops = 4 * math.prod(shape)  # add, slope, gain, clamp
-    return Case("bias_act", name, {"x": shape, "b": shape[1:2]}, {"act": "lrelu", "clamp": 256.0}, flops)
+def _adaptive(name: str, n: int, i: int, o: int, k: int, size: int, filters: int, **options: Any) -> Case:
+    plain = _modulated(name, n, i, o, k, size, **options)
+    shapes = {**plain.shapes, "weight": (filters, *plain.shapes["weight"]), "logits": (n, filters)}
+    return Case("adaptive_modulated_conv2d", name, shapes, plain.options)
 
 
-def _fir_flops(height: int, width: int, taps: int, up: int, down: int, separable: bool) -> int:
-    """Multiplications and additions of one plane without those by inserted zeros; [height, width] is the output's."""
-    if not separable:
-        return 2 * height * width * (taps // up) ** 2
-    rows = height * down // up  # input rows, on which the pass along x works
-    return 2 * (taps // up) * width * (rows + height)
-
-
-def _upfirdn2d_on_network(name: str, n: int, c: int, size: int, up: int, down: int, padding: list[int]) -> Case:
-    out = (size * up + padding[0] + padding[1] - 4) // down + 1
-    options = {"f": BLUR, "up": up, "down": down, "padding": padding, "gain": float(up**2)}
-    flops = n * c * _fir_flops(out, out, 4, up, down, separable=False)
-    return Case("upfirdn2d", name, {"x": (n, c, size, size)}, options, flops)
+ADAPTIVE_MODULATED_CONV2D = [
+    _adaptive("3x3", 2, 4, 5, 3, 7, 3, noise=(2, 1, 7, 8), padding=1, act="lrelu", clamp=256.0),
+    _adaptive("1x1", 3, 4, 5, 1, 7, 2, noise=(7, 8), act="lrelu"),
+    _adaptive("one-sample", 1, 4, 5, 3, 7, 4, padding=1, act="lrelu"),
+    _adaptive("one-filter", 2, 4, 5, 3, 7, 1, padding=1),
+    _adaptive("to-rgb", 2, 6, 3, 1, 7, 2, demodulate=False, clamp=256.0),
+    _adaptive("up2", 2, 4, 5, 3, 6, 2, noise=(1, 1, 12, 14), up=2, padding=1, resample_filter=BLUR, flip_weight=False),
+    _adaptive("down2", 2, 4, 5, 3, 8, 2, down=2, padding=1, resample_filter=BLUR, act="relu", gain=1.0),
+    _adaptive("rms", 3, 4, 5, 3, 7, 2, padding=2, prenormalize="rms", input_gain_shape=(), with_bias=False),
+    _adaptive("max", 2, 4, 5, 3, 7, 2, padding=1, prenormalize="max", input_gain_shape=(2, 4), act="gelu"),
+    _adaptive("empty", 0, 4, 5, 3, 7, 2, padding=1, act="lrelu"),
+]
 
 
 def _filtered_lrelu_on_network(
@@ -251,40 +250,8 @@ def _filtered_lrelu_on_network(
     total = (out - 1) * down + 1 - size * up + len(fu) + len(fd) - 2
     before = (total + up) // 2
     options = {"fu": fu, "fd": fd, "up": up, "down": down, "padding": [before, total - before] * 2, **_SG3}
-    middle = (out - 1) * down + len(fd)  # side of the image on which the leaky ReLU works
-    flops = _fir_flops(middle, middle, len(fu), up, 1, separable=True) + 4 * middle**2
-    flops += _fir_flops(out, out, len(fd), 1, down, separable=not radial)
-    return Case("filtered_lrelu", name, {"x": (n, c, size, size), "b": (c,)}, options, n * c * flops)
+    return Case("filtered_lrelu", name, {"x": (n, c, size, size), "b": (c,)}, options)
 
-
-def _modulated_on_network(name: str, n: int, i: int, o: int, k: int, size: int, up: int = 1) -> Case:
-    out = size * up
-    options: dict[str, Any] = {"padding": k // 2, "act": "lrelu", "clamp": 256.0}
-    flops = 2 * n * o * i * k**2 * size**2 + 4 * n * o * out**2
-    if up > 1:
-        options |= {"up": up, "resample_filter": BLUR, "flip_weight": False}
-        flops += n * o * _fir_flops(out, out, 4, 1, 1, separable=False)
-    shapes: dict[str, tuple[int, ...]] = {"x": (n, i, size, size), "weight": (o, i, k, k), "styles": (n, i)}
-    return Case("modulated_conv2d", name, {**shapes, "noise": (out, out), "bias": (o,)}, options, flops)
-
-
-# Layers of StyleGAN2 at 256 to 1024 pixels and of StyleGAN3, for benchmarks.
-NETWORK = [
-    _filtered_lrelu_on_network("up4-down2", 1, 512, 148, 276, up=4, down=2),
-    _upfirdn2d_on_network("blur-257", 1, 128, 257, up=1, down=1, padding=[1, 1, 1, 1]),
-    _bias_act_on_network("lrelu-256", 1, 128, 256, 256),
-    _filtered_lrelu_on_network("up2-down2", 1, 512, 86, 84, up=2, down=2),
-    _filtered_lrelu_on_network("up2-radial-down2", 1, 256, 84, 84, up=2, down=2, radial=True),
-    _upfirdn2d_on_network("blur-65", 4, 512, 65, up=1, down=1, padding=[1, 1, 1, 1]),
-    _upfirdn2d_on_network("image-up2", 1, 3, 512, up=2, down=1, padding=[2, 1, 2, 1]),
-    _upfirdn2d_on_network("skip-down2", 1, 128, 256, up=1, down=2, padding=[1, 1, 1, 1]),
-    _bias_act_on_network("lrelu-64", 4, 512, 64, 64),
-    _bias_act_on_network("mapping", 4, 512),
-    _modulated_on_network("3x3-128", 1, 256, 256, 3, 128),
-    _modulated_on_network("3x3-32", 4, 512, 512, 3, 32),
-    _modulated_on_network("up2-128", 1, 256, 128, 3, 128, up=2),
-    _modulated_on_network("1x1-256", 1, 128, 3, 1, 256),
-]
 
 # Layers whose convolution a kernel of ours does: channels that fill no tile, images smaller and larger than one, every
 # resampling, and both ways of either normalisation.
@@ -304,5 +271,5 @@ SCALED_CONV2D = [
     _modulated("5x5", 1, 8, 12, 5, 9, padding=2, prenormalize="rms", input_gain_shape=(1, 8)),
 ]
 
-CASES = BIAS_ACT + UPFIRDN2D + FILTERED_LRELU + MODULATED_CONV2D
+CASES = BIAS_ACT + UPFIRDN2D + FILTERED_LRELU + MODULATED_CONV2D + ADAPTIVE_MODULATED_CONV2D
 SMALL = [case for case in CASES if case.name not in ("long-rows", "wide", "empty", "many-channels")]

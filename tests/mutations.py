@@ -51,15 +51,15 @@ class Mutation:
 
 BIAS, EPILOGUE = "bias_act/cuda.cu", "modulated_conv2d/cuda.cu"
 FIR, TILES = "upfirdn2d/cuda.cu", "upfirdn2d/cuda.h"
-MARCH, PLAN, DIRECT = (f"filtered_lrelu/{name}.h" for name in ("march", "march_plan", "direct"))
+MARCH, PLAN, FETCH, DIRECT = (f"filtered_lrelu/{name}.h" for name in ("march", "march_plan", "march_fetch", "direct"))
 CONV, CONV_TILE, CONV_LOAD, CONV_PRODUCT = (
     f"scaled_conv2d/{name}" for name in ("cuda.cu", "tile.h", "load.h", "product.h")
 )
 SYNC = "__syncthreads();"
 
 MUTATIONS = [
-    Mutation("vector over the end", BIAS, "whole = first + N <= elements", "whole = first < elements"),
-    Mutation("skip the tail", BIAS, "if (first + i < elements) y[i]", "if (first + N < elements) y[i]"),
+    Mutation("vector over the end", BIAS, "+ first, value, left)", "+ first, value, left + 1)"),
+    Mutation("skip the tail", BIAS, "+ first, value, left)", "+ first, value, left - 1)"),
     Mutation("bias of the next channel", BIAS, "first / p.inner % p.channels", "(first / p.inner + 1) % p.channels"),
     Mutation("channels never wrap", BIAS, "if (++channel == p.channels) channel = 0;", "++channel;"),
     Mutation("blocks overlap", BIAS, "(blockIdx.x) * kThreads +", "(blockIdx.x) * (kThreads - 32) +"),
@@ -74,6 +74,8 @@ MUTATIONS = [
     Mutation("no barrier before the store", FIR, SYNC, "", 3),
     Mutation("no wait for the copy", FIR, "cp_async_wait<0>();", ""),
     Mutation("store over a row's end", TILES, "first + N <= box.length)", "first < box.length)"),
+    Mutation("store one element over a row's end", TILES, "first + N <= box.length)", "first + N <= box.length + 1)"),
+    Mutation("ends of rows left out", TILES, "i < box.rows * 2 * N", "i < box.rows * N"),
     Mutation("copy over the tensor's end", TILES, "from + N <= end", "from < end"),
     Mutation("copy before the tensor's start", TILES, "from >= begin && from + N", "from + N"),
     Mutation("pitch of another array", FIR, "% F::down) * t.pitch_middle", "% F::down) * t.pitch_in"),
@@ -83,19 +85,25 @@ MUTATIONS = [
     Mutation("phase off by one", FIR, "first_tap = first * F::up - start", "first_tap = first * F::up - start - 1"),
     Mutation("generic: no guard at the end", FIR, "if (image >= outer) return;", ""),
     Mutation("generic: flip swapped", FIR, "tap_x = p.flip_filter ? tap", "tap_x = !p.flip_filter ? tap"),
-    Mutation("march: no barrier in the loop", MARCH, SYNC, "", 2),
-    Mutation("march: no barrier after widening", MARCH, SYNC, "", 3),
-    Mutation("march: no barrier before narrowing", MARCH, SYNC, "", 4),
-    Mutation("march: no barrier before the halves meet", MARCH, SYNC, "", 5),
+    Mutation("march: no barrier after planning", MARCH, SYNC, "", 1),
+    Mutation("march: no barrier in the loop", MARCH, SYNC, "", 3),
+    Mutation("march: no barrier after widening", MARCH, SYNC, "", 4),
+    Mutation("march: no barrier before narrowing", MARCH, SYNC, "", 5),
+    Mutation("march: no barrier before the halves meet", MARCH, SYNC, "", 6),
+    Mutation("march: no barrier before the last store", MARCH, SYNC, "", 7),
     Mutation("march: no wait for the first rows", MARCH, "cp_async_wait<0>();", "", 1),
     Mutation("march: no wait for the next rows", MARCH, "cp_async_wait<0>();", "", 2),
     Mutation("march: codes shifted by one bit", MARCH, "word >> kCodeBits * row & 3", "word >> row & 3"),
     Mutation("march: one half counted twice", MARCH, "even[i] + odd[i]", "even[i] + even[i]"),
     Mutation("march: rows of the next block", MARCH, "out_row < 0 || out_row >= b.rows", "out_row < 0"),
     Mutation("march: input shifted by one", PLAN, "p.pad_x - 1) / M::kUp + 1", "p.pad_x - 1) / M::kUp"),
-    Mutation("march: copy over the tensor's end", MARCH, "from >= 0 && from + kLength <= elements", "from >= 0"),
+    Mutation("march: phase along x forgotten", MARCH, "M::kColumns - grid.lead_x", "M::kColumns"),
+    Mutation("march: phase along y forgotten", PLAN, "return lead_y % 2 == 0;", "return false;"),
+    Mutation("march: copy over the tensor's end", FETCH, "from >= 0 && from + kLength <= grid.elements", "from >= 0"),
+    Mutation("march: copy over the codes' end", FETCH, "from >= 0 && from + kBytes <= grid.code_bytes", "from >= 0"),
+    Mutation("march: codes at another byte", FETCH, "misalignment(p, row_start(grid, b, row)) * 8 + ", ""),
     Mutation("march: lanes exchange with the wrong ones", MARCH, "(kAllLanes, codes, 2)", "(kAllLanes, codes, 4)"),
-    Mutation("march: outputs beyond the row", MARCH, "if (first < room) store", "store"),
+    Mutation("march: outputs beyond the row", MARCH, "b.columns, grid.store", "M::kOutColumns, grid.store"),
     Mutation("direct: no barrier before a piece", DIRECT, SYNC, "", 1),
     Mutation("direct: no barrier after a piece", DIRECT, SYNC, "", 2),
     Mutation("direct: last codes left out", DIRECT, "codes_end_y = last_y ? p.up_height :", "codes_end_y ="),

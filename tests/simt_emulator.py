@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import json
 import re
 import subprocess
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -52,12 +53,18 @@ class Access:
 
     memory: str
     write: bool
+    buffer: str | None  # of global memory
     bytes: int
     executions: int
     lanes: int
+    moved: int  # bytes of global memory, those that lanes of a warp share counted once
     transactions: int
     ideal: int
     location: Location | None
+
+    @property
+    def function(self) -> str:
+        return self.location.function if self.location else ""
 
     def __str__(self) -> str:
         name = ("st" if self.write else "ld") + f".{self.memory}.{8 * self.bytes}"
@@ -66,13 +73,27 @@ class Access:
 
 
 @dataclass
+class Footprint:
+    """What a block reads, or writes, of a buffer: distinct bytes and sectors, and the outermost bytes."""
+
+    block: int
+    write: bool
+    first: int
+    last: int
+    bytes: int
+    sectors: int
+
+
+@dataclass
 class BufferUse:
-    """How much of a buffer was touched: distinct bytes."""
+    """How much of a buffer was touched: distinct bytes. The buffer begins at byte ``start`` of a sector."""
 
     name: str
     bytes: int
+    start: int
     bytes_read: int
     bytes_written: int
+    footprints: list[Footprint]
 
 
 @dataclass
@@ -153,6 +174,15 @@ class Emulator:
         """Sets the GPU that kernels are told they run on. At first it is an A100: 80, 108, 163 KiB."""
         self.library.ganops_simt_set_device(compute_capability, multiprocessors, shared_bytes_per_block)
 
+    @contextlib.contextmanager
+    def refusing(self, error: int) -> Iterator[None]:
+        """Launches fail with this CUDA error, and run nothing."""
+        self.library.ganops_simt_refuse(error)
+        try:
+            yield
+        finally:
+            self.library.ganops_simt_refuse(0)
+
     def clear(self) -> None:
         """Forgets the launches so far."""
         self.library.ganops_simt_clear()
@@ -186,9 +216,13 @@ class Emulator:
             kernel = frames[record["kernel"]][-1].function
             grid, block = tuple(record["grid"]), tuple(record["block"])
             launch = Launch(kernel, grid, block, record["shared_bytes"], record["error"], record["counters"])
-            launch.buffers = [BufferUse(**entry) for entry in record["buffers"]]
+            for entry in record["buffers"]:
+                footprints = [Footprint(**one) for one in entry.pop("footprints")]
+                launch.buffers.append(BufferUse(footprints=footprints, **entry))
             for entry in record["accesses"]:
-                launch.accesses.append(Access(location=location(entry.pop("pc")), **entry))
+                index = entry.pop("buffer")
+                name = None if index is None else launch.buffers[index].name
+                launch.accesses.append(Access(location=location(entry.pop("pc")), buffer=name, **entry))
             launch.accesses.sort(key=lambda a: (str(a.location), a.memory, a.write))
             for entry in record["diagnostics"]:
                 for key in ("block", "thread"):

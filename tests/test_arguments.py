@@ -9,6 +9,7 @@ import ganops
 
 X = torch.zeros(2, 3, 8, 8)
 W, S, F = torch.zeros(4, 3, 3, 3), torch.zeros(2, 3), torch.ones(4)
+BANK = {"x": X, "weight": torch.zeros(5, 4, 3, 3, 3), "styles": S, "logits": torch.zeros(2, 5)}
 
 BAD: list[tuple[str, dict[str, Any], type[Exception], str]] = [
     ("bias_act", {"x": "image"}, TypeError, "x must be a torch.Tensor, got str"),
@@ -79,6 +80,24 @@ BAD: list[tuple[str, dict[str, Any], type[Exception], str]] = [
     ("modulated_conv2d", {"x": X, "weight": W, "styles": S, "up": 1.0}, TypeError, "up must be an int"),
     ("modulated_conv2d", {"x": X, "weight": W, "styles": S, "act": None}, ValueError, "act must be one of"),
     ("modulated_conv2d", {"x": X, "weight": W, "styles": S, "padding": -3}, ValueError, "gives an output of 0x0"),
+    ("adaptive_modulated_conv2d", {**BANK, "weight": W}, ValueError, r"weight must have shape \[K, O, 3, kh, kw\]"),
+    ("adaptive_modulated_conv2d", {**BANK, "weight": [W]}, TypeError, "weight must be a torch.Tensor, got list"),
+    ("adaptive_modulated_conv2d", {**BANK, "styles": S[0]}, ValueError, r"styles must have shape \[2, 3\] .*got \[3\]"),
+    (
+        "adaptive_modulated_conv2d",
+        {**BANK, "logits": S},
+        ValueError,
+        r"logits must have shape \[2, 5\] \(x's samples, f",
+    ),
+    ("adaptive_modulated_conv2d", {**BANK, "logits": S.int()}, TypeError, "logits must have dtype"),
+    (
+        "adaptive_modulated_conv2d",
+        {**BANK, "logits": torch.zeros(2, 5, device="meta")},
+        ValueError,
+        "logits must be on",
+    ),
+    ("adaptive_modulated_conv2d", {**BANK, "bias": S[0]}, ValueError, r"bias must have shape \[4\]"),
+    ("adaptive_modulated_conv2d", {**BANK, "prenormalize": None}, ValueError, "prenormalize must be"),
 ]
 
 

@@ -1,6 +1,5 @@
-"""Choosing an implementation: by thread and task, in children, without compiled kernels, on each instruction set."""
+"""Choosing an implementation: in children, without compiled kernels, on each instruction set."""
 
-import asyncio
 import os
 import shutil
 import subprocess
@@ -46,28 +45,6 @@ def test_backend_is_restored_after_an_error() -> None:
 def test_a_forced_device_refuses_others() -> None:
     with ganops.backend("cpu"), pytest.raises(RuntimeError, match="backend 'cpu' is in force, but x is on meta"):
         ganops.bias_act(X.to("meta"))
-
-
-def test_threads_choose_alone() -> None:
-    seen: list[bool] = []
-    with ganops.backend("reference"):
-        thread = threading.Thread(target=lambda: seen.append(_backend.is_reference()))
-        thread.start()
-        thread.join()
-        seen.append(_backend.is_reference())
-    assert seen == [False, True]
-
-
-def test_tasks_choose_alone() -> None:
-    async def task(name: str) -> bool:
-        with ganops.backend(name):
-            await asyncio.sleep(0.01)
-            return _backend.is_reference()
-
-    async def both() -> list[bool]:
-        return await asyncio.gather(task("reference"), task("auto"))
-
-    assert asyncio.run(both()) == [True, False]
 
 
 def test_reference_is_torchs_own_graph() -> None:

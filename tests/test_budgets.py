@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import nvcc
 import pytest
-from budgets import CALLS, GPUS, Gpu, count, key, occupancy, recorded
+from budgets import CALLS, GPUS, LIMITS, Gpu, count, key, occupancy, recorded
 
 ROUNDING = 0.001  # of the recorded figures
 
@@ -57,6 +57,7 @@ def test_16_bit_kernels_for_aligned_data_load_16_bytes_at_a_time() -> None:
 
 @pytest.mark.parametrize("call", CALLS)
 def test_counted_figures_keep_to_their_budgets(call: str) -> None:
+    """Of what is recorded, and of what a launch may cost at all."""
     known, worse = recorded()["counted"], []
     for number, counted in enumerate(count(call)):
         name = f"{call} #{number}: {counted.kernel}"
@@ -66,6 +67,10 @@ def test_counted_figures_keep_to_their_budgets(call: str) -> None:
             value = getattr(counted, what)
             if value > budget + ROUNDING:
                 worse.append(f"{name}: {what} {value:.3f}, recorded {budget:.3f}")
+            if value > LIMITS[what]:
+                worse.append(
+                    f"{name}: {what} {value:.3f}, at most {LIMITS[what]:.2f}: {'; '.join(map(str, counted.traffic))}"
+                )
     assert not worse, "\n".join(worse)
 
 

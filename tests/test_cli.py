@@ -1,10 +1,14 @@
 """python -m ganops info, and python -m ganops check."""
 
+import os
+import subprocess
+import sys
+
 import pytest
 import torch
 
 import ganops
-from ganops.__main__ import main
+from ganops.__main__ import BROKEN_PIPE, main
 from ganops.cli import check
 from ganops.ops._library import OPERATORS
 
@@ -75,3 +79,13 @@ def test_check_refuses_bad_arguments(capsys: pytest.CaptureFixture[str]) -> None
     if not torch.cuda.is_available():
         assert main(["check", "--device", "cuda"]) == 2
         assert "argument --device: " in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("arguments", [["info"], ["check", "--only", "bias_act tanh"]], ids=" ".join)
+def test_a_reader_that_stops_early_ends_a_command_quietly(arguments: list[str]) -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    command = [sys.executable, "-m", "ganops", *arguments]
+    with os.fdopen(writer, "wb") as output:
+        done = subprocess.run(command, stdout=output, stderr=subprocess.PIPE, text=True)
+    assert (done.returncode, done.stderr) == (BROKEN_PIPE, "")

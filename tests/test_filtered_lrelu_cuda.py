@@ -33,7 +33,7 @@ class Instance:
     up: int
     fd: torch.Tensor
     down: int
-    before: int  # padding; of the network where there is one, and any multiple of `up` further is as good
+    before: int  # padding, of the network where there is one
 
     def __str__(self) -> str:
         return self.name
@@ -109,6 +109,18 @@ def test_instances(
     assert backward == ("march", str(instance.mirror), "true")
 
 
+@pytest.mark.parametrize("phase", range(4))
+@pytest.mark.parametrize("instance", INSTANCES, ids=str)
+def test_paddings_of_every_phase(instance: Instance, phase: int, emulator: Emulator) -> None:
+    """Outputs may start at any sample of a group, along either axis."""
+    x_before, y_before = instance.before + phase, instance.before - phase // 2
+    case = instance.case(24, 70, padding=[x_before, 9, y_before, 8])
+    check(case, torch.float32)
+    forward, backward = kernels(assert_clean(emulator))
+    assert forward == ("march", str(instance.index), "false")
+    assert backward == ("march", str(instance.mirror), "true")
+
+
 @pytest.mark.parametrize("flip_filter", [False, True])
 @pytest.mark.parametrize("instance", INSTANCES, ids=str)
 def test_gradients_of_gradients(instance: Instance, flip_filter: bool, emulator: Emulator) -> None:
@@ -150,10 +162,10 @@ def test_schedules(instance: Instance, emulator: Emulator) -> None:
 @hypothesis.settings(max_examples=20, suppress_health_check=[hypothesis.HealthCheck.function_scoped_fixture])
 @hypothesis.given(data=st.data())
 def test_ragged_shapes(data: st.DataObject, emulator: Emulator) -> None:
-    """Any sizes, and any paddings that leave the instance its phase."""
+    """Any sizes and paddings."""
     instance = data.draw(st.sampled_from(INSTANCES))
     height, width = data.draw(st.integers(4, 40)), data.draw(st.integers(4, 80))
-    padding = [instance.before + instance.up * data.draw(st.integers(-2, 2)) for _ in range(2)]
+    padding = [instance.before + data.draw(st.integers(-8, 8)) for _ in range(2)]
     taps = instance.fu.shape[-1] + instance.fd.shape[-1]
     after = [data.draw(st.integers(0, 9)) + taps for _ in range(2)]
     case = instance.case(height, width, padding=[padding[0], after[0], padding[1], after[1]], slope=-0.3, clamp=0.7)
@@ -194,53 +206,3 @@ def test_a_filter_longer_than_a_piece(emulator: Emulator) -> None:
     )
     check(case, torch.float32)
     assert kernels(assert_clean(emulator)) == [("direct",), ("direct",)]
-
-
-# A layer of StyleGAN3-T and one that doubles the resolution, and the same of StyleGAN3-R, with few channels.
-LAYERS = [
-    (INSTANCES[0], 150, [9, 8, 9, 8], 148),
-    (INSTANCES[1], 86, [-6, -9, -6, -9], 148),
-    (INSTANCES[3], 84, [11, 10, 11, 10], 84),
-    (INSTANCES[4], 84, [-2, -5, -2, -5], 148),
-]
-# Over the least possible. Sectors are those of x: where rows are not multiples of a sector, a strip's piece of a row
-# shares its first and last one with its neighbours.
-GREATEST_WAVEFRONTS, GREATEST_BYTES, GREATEST_SECTORS = 1.10, 1.15, 1.20
-OUT_COLUMNS = [56, 56, 56, 56, 56, 56, 40]  # of an instance's strip
-
-
-@pytest.mark.parametrize(("instance", "size", "padding", "out_size"), LAYERS, ids=str)
-def test_budgets(instance: Instance, size: int, padding: list[int], out_size: int, emulator: Emulator) -> None:
-    case = instance.case(size, size, padding=padding, clamp=256.0)
-    tensors = case.tensors(torch.float16)
-    # One multiprocessor wants few blocks: strips are not cut, and all of the halo is at their sides.
-    emulator.set_device(80, 1, 163 * 1024)
-    y = case.run(tensors)
-    torch.autograd.grad(y, list(tensors.values()), torch.ones_like(y))
-    emulator.set_device(80, 108, 163 * 1024)
-    assert y.shape[-1] == out_size
-    planes = 2 * 2
-    up_size = size * instance.up + sum(padding[:2]) - (instance.fu.shape[-1] - 1)
-    codes_bytes = planes * up_size * -(-up_size // 4)
-    for launch, (n_in, n_out) in zip(assert_clean(emulator), [(size, out_size), (out_size, size)], strict=True):
-        assert launch.counters["shared_wavefronts"] <= GREATEST_WAVEFRONTS * launch.counters["shared_wavefronts_ideal"]
-        used = {buffer.name: buffer for buffer in launch.buffers}
-        # What is read more than once is what strips share: their halo.
-        vectors = [a for a in launch.accesses if a.memory == "global" and not a.write and a.bytes == 16]
-        strips = launch.grid[0] // planes
-        used_instance = INSTANCES[int(kernels([launch])[0][1])]
-        up, down, out_columns = used_instance.up, used_instance.down, OUT_COLUMNS[used_instance.index]
-        columns = launch.block[0] // up + used_instance.fu.shape[-1] // up - 1
-        assert strips == -(-n_out // out_columns)
-        halo = (strips - 1) * (columns - out_columns * down // up)
-        codes = used.get("write_codes") or used["read_codes"]
-        assert codes.bytes == codes_bytes
-        moved = sum(a.lanes * a.bytes for a in vectors) + launch.counters["global_bytes_written"]
-        moved += sum(a.lanes for a in launch.accesses if a.memory == "global" and not a.write and a.bytes == 1)
-        floor = 2 * planes * n_in * (n_in + halo) + 2 * planes * n_out * n_out + codes_bytes
-        assert moved <= GREATEST_BYTES * floor
-        assert sum(a.transactions for a in vectors) <= GREATEST_SECTORS * sum(a.ideal for a in vectors)
-        assert used["x"].bytes_read <= planes * n_in * n_in * 2
-        assert used["y"].bytes_written == planes * n_out * n_out * 2
-        written = 2 * planes * n_out * n_out + codes.bytes_written
-        assert launch.counters["global_bytes_written"] == written

@@ -56,8 +56,8 @@ def test_values_and_formats(case: Case, dtype: torch.dtype, memory_format: torch
 
 
 def with_16_bit_normalisation(case: Case, dtype: torch.dtype) -> Case:
-    """modulated_conv2d's default pre-normalisation depends on the dtype, which the float64 reference does not see."""
-    if case.op != "modulated_conv2d" or "prenormalize" in case.options or dtype.itemsize > 2:
+    """A modulated convolution's pre-normalisation depends on the dtype, which the float64 reference does not see."""
+    if not case.op.endswith("modulated_conv2d") or "prenormalize" in case.options or dtype.itemsize > 2:
         return case
     return Case(case.op, case.name, case.shapes, {**case.options, "prenormalize": "max"})
 
@@ -149,6 +149,19 @@ def test_clamped_outputs_have_no_gradient(act: str, forced, device) -> None:
     assert (y.abs() >= 0.5).any() and (dx[y.abs() >= 0.5] == 0).all()
     (exact,) = torch.autograd.grad(ganops.bias_act(x, dim=0, act=act, gain=2.0).sum(), x)
     torch.testing.assert_close(dx[y.abs() < 0.5], exact[y.abs() < 0.5])
+
+
+@pytest.mark.emulated
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("clamp", [256 * 0.5**0.5, 2**0.5, 0.1, 3e-6])
+def test_a_clamp_between_two_values_of_the_dtype(clamp: float, dtype: torch.dtype, forced, device) -> None:
+    x = torch.tensor([-1000.0, 0.0, 1000.0], dtype=dtype, device=device).reshape(1, 1, 1, 3).requires_grad_()
+    one = torch.ones(1, 1, 1, 1, dtype=dtype, device=device)
+    convolved = ganops.modulated_conv2d(x, one, one[0, 0], demodulate=False, clamp=clamp)
+    for y in (ganops.bias_act(x, clamp=clamp), convolved):
+        assert torch.equal(y.abs().flatten(), torch.tensor([clamp, 0, clamp], dtype=dtype, device=device))
+        (dx,) = torch.autograd.grad(y.sum(), x)
+        assert dx.flatten().tolist() == [0, 1, 0]
 
 
 @pytest.mark.emulated

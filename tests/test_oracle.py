@@ -117,6 +117,20 @@ def test_filtered_lrelu(impl, device, height, width, fu, fd, up, down, padding, 
     check(y, np.stack([expected]), dtype)
 
 
+def convolve(x: Array, kernels: Array, demodulate: bool, padding: int, flip: bool) -> Array:
+    """Each sample with its own kernels, [N, O, I, kh, kw], by scipy."""
+    if demodulate:
+        kernels = kernels / np.sqrt((kernels**2).sum((2, 3, 4), keepdims=True) + 1e-8)
+    if not flip:
+        kernels = kernels[..., ::-1, ::-1]
+
+    def plane(n: int, o: int) -> Array:
+        pairs = zip(x[n], kernels[n, o], strict=True)
+        return sum(scipy.signal.correlate2d(np.pad(image, padding), kernel, "valid") for image, kernel in pairs)
+
+    return np.stack([[plane(n, o) for o in range(kernels.shape[1])] for n in range(len(x))])
+
+
 @pytest.mark.emulated
 @given(
     st.integers(1, 3),
@@ -141,16 +155,7 @@ def test_modulated_conv2d(impl, device, n, i, o, k, size, padding, demodulate, f
     elif demodulate and prenormalize == "rms":
         weight = w / np.sqrt(np.mean(w**2, (1, 2, 3), keepdims=True))
         styles = s / np.sqrt(np.mean(s**2))
-    expected = np.zeros((n, o, *noise.shape[2:]))
-    for sample in range(n):
-        kernels = weight * styles[sample][None, :, None, None]
-        if demodulate:
-            kernels /= np.sqrt((kernels**2).sum((1, 2, 3), keepdims=True) + 1e-8)
-        for out in range(o):
-            for channel in range(i):
-                image = np.pad(x[sample, channel], padding)
-                kernel = kernels[out, channel] if flip else kernels[out, channel, ::-1, ::-1]
-                expected[sample, out] += scipy.signal.correlate2d(image, kernel, "valid")
+    expected = convolve(x, weight[None] * styles[:, None, :, None, None], demodulate, padding, flip)
     expected = expected + noise + b[None, :, None, None]
     expected = np.where(expected < 0, 0.2 * expected, expected) * np.sqrt(2)
     with ganops.backend(impl):
@@ -163,6 +168,23 @@ def test_modulated_conv2d(impl, device, n, i, o, k, size, padding, demodulate, f
             noise=to_torch(noise, device, dtype),
             bias=to_torch(b, device, dtype),
             act="lrelu",
+        )
+    check(y, expected, dtype)
+
+
+@pytest.mark.emulated
+@given(st.integers(1, 3), st.integers(1, 4), st.integers(1, 4), st.booleans(), st.booleans(), dtypes, seeds)
+def test_adaptive_modulated_conv2d(impl, device, n, i, filters, demodulate, flip, dtype, seed) -> None:
+    shapes = [(n, i, 5, 6), (filters, 3, i, 3, 3), (n, i), (n, filters)]
+    x, bank, s, logits = (planes(seed + j, dtype, *shape) for j, shape in enumerate(shapes))
+    weights = np.tensordot(scipy.special.softmax(logits, axis=1), bank, 1) * (s[:, None, :, None, None] + 1)
+    expected = convolve(x, weights, demodulate, 1, flip)
+    with ganops.backend(impl):
+        y = ganops.adaptive_modulated_conv2d(
+            *(to_torch(t, device, dtype) for t in (x, bank, s, logits)),
+            demodulate=demodulate,
+            padding=1,
+            flip_weight=flip,
         )
     check(y, expected, dtype)
 

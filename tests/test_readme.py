@@ -27,7 +27,7 @@ def test_examples_run(example: str) -> None:
 
 
 def test_every_operator_has_a_row() -> None:
-    assert len(EXAMPLES) == 2
+    assert len(EXAMPLES) == 3
     public = set(ganops.__all__) - {"backend", "backends"}
     assert {name for name in public if not re.search(rf"^\|.*`{name}[(`]", README, re.MULTILINE)} == set()
 

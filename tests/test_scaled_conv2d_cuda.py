@@ -191,12 +191,15 @@ def test_a_weight_too_large_for_shared_memory(emulator: Emulator) -> None:
         call_kernel(x, weight, None, None, None, None, 1, 1, [0] * 4, *LINEAR)
 
 
-class Largest(TorchDispatchMode):
-    """The most elements of any tensor that an operator returns."""
+class Seen(TorchDispatchMode):
+    """The operators that run, and the most elements of any tensor that one returns."""
 
-    elements = 0
+    def __init__(self) -> None:
+        super().__init__()
+        self.elements, self.names = 0, set[str]()
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.names.add(str(func))
         result = func(*args, **(kwargs or {}))
         for tensor in result if isinstance(result, tuple | list) else [result]:
             if isinstance(tensor, Tensor):
@@ -210,11 +213,11 @@ def test_no_tensor_holds_the_weights_of_each_sample(resampling: dict[str, int], 
     x, weight, styles = (
         normal(*shape).float().requires_grad_() for shape in ((n, i, size, size), (o, i, 3, 3), (n, i))
     )
-    with Largest() as largest:
+    with Seen() as seen:
         y = ganops.modulated_conv2d(x, weight, styles, padding=1, **resampling)
         torch.autograd.grad(y.square().sum(), (x, weight, styles))
     up = resampling.get("up", 1)
-    assert largest.elements <= max(n * max(i, o) * (size * up + 2) ** 2, o * i * 9) < n * o * i * 9
+    assert seen.elements <= max(n * max(i, o) * (size * up + 2) ** 2, o * i * 9) < n * o * i * 9
 
 
 @dataclasses.dataclass(frozen=True)
@@ -237,6 +240,22 @@ class Layer:
         """Padded as modulated_conv2d does around a resampling filter."""
         full = [self.taps - 1, self.taps - self.up] * 2
         return self.up, self.down, full if self.up > 1 else [0 if self.down > 1 else self.taps // 2] * 4
+
+
+def test_weight_gradients_that_are_not_wanted_are_not_computed(emulator: Emulator) -> None:
+    x, weight, styles = (normal(*shape).float().requires_grad_() for shape in ((2, 3, 5, 5), (4, 3, 3, 3), (2, 3)))
+
+    def gradients_and_operators() -> tuple[tuple[Tensor | None, ...], set[str]]:
+        y = ganops.modulated_conv2d(x, weight, styles, padding=1, demodulate=False)
+        with Seen() as seen:
+            return torch.autograd.grad(y.sum(), (x, weight, styles), allow_unused=True), seen.names
+
+    expected, names = gradients_and_operators()
+    assert "aten.convolution_backward.default" in names
+    with ganops.no_weight_gradients():
+        found, names = gradients_and_operators()
+    assert found[1] is None and "aten.convolution_backward.default" not in names
+    torch.testing.assert_close((found[0], found[2]), (expected[0], expected[2]))
 
 
 # Of the early layer an image is one tile, so that blocks share no weights, and x, which every tile of channels reads

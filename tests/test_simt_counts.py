@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 from simt_build import build
-from simt_emulator import Emulator
+from simt_emulator import Emulator, Footprint
 from simt_kernels import ALL_BUILDS, CHECK_BUILDS, KERNELS, SCHEDULES, assert_clean, call, emulator_of, prepare
 
 
@@ -43,6 +43,13 @@ def test_sectors_of_strided_reads(checker: Emulator, stride: int, sectors: int) 
     x, y = launch.buffers
     assert (x.name, x.bytes_read, x.bytes_written) == ("x", warps * 32 * 4, 0)
     assert (y.name, y.bytes_read, y.bytes_written) == ("y", 0, warps * 32 * 4)
+    assert y.footprints == [
+        Footprint(block, True, first := block * 256, first + 255, 256, 8) for block in range(blocks)
+    ]
+    assert [(f.block, f.write, f.bytes, f.sectors) for f in x.footprints] == [
+        (block, False, 256, 2 * sectors) for block in range(blocks)
+    ]
+    assert {(a.buffer, a.moved) for a in launch.accesses} == {("x", warps * 128), ("y", warps * 128)}
 
 
 def test_sectors_of_a_misaligned_start(checker: Emulator) -> None:
@@ -50,6 +57,9 @@ def test_sectors_of_a_misaligned_start(checker: Emulator) -> None:
     call(checker, "run_copy_strided", aligned(65)[1:], aligned(64), 1, 1)
     (launch,) = checker.launches()
     assert launch.counters["global_sectors"] == 2 * (5 + 4)  # 128 bytes that start within a sector touch five
+    x, y = launch.buffers
+    assert (x.start, y.start) == (4, 0)
+    assert (x.footprints[0].sectors, y.footprints[0].sectors) == (9, 8)  # the block's two warps share one of x
 
 
 def test_sectors_of_vectors(checker: Emulator) -> None:
@@ -116,6 +126,7 @@ def test_lanes_come_together_again_after_a_branch_in_a_loop(checker: Emulator) -
     assert_clean(checker, 1)
     (launch,) = checker.launches()
     (read,) = (a for a in launch.accesses if not a.write)
+    assert read.moved == 4 * read.lanes
     # In turn i the even lanes from i on read, and eight lanes share a sector.
     reading = [[lane_id for lane_id in range(0, 32, 2) if lane_id >= turn] for turn in range(31)]
     assert read.executions == 31
@@ -144,6 +155,9 @@ def test_counts_of_a_matrix_product(emulator: Emulator) -> None:
         # Each fragment of 512 bytes takes four wavefronts; rows of 80 bytes put 8 rows of 16 into 32 distinct banks.
         fragments = [x for x in launch.accesses if x.memory == "shared" and not x.write]
         assert sum(x.transactions for x in fragments) == warps * depths * 4 * 4
+        # Every block has its part of a and b, which it reads once, and of c.
+        for buffer, mine in zip(launch.buffers, (64 * k * 2, k * 64 * 2, 64 * 64 * 4), strict=True):
+            assert [f.bytes for f in buffer.footprints] == [mine] * blocks
         assert [(u.name, u.bytes_read, u.bytes_written) for u in launch.buffers] == [
             ("a", m * k * 2, 0),
             ("b", k * n * 2, 0),
@@ -171,7 +185,7 @@ def test_counts_do_not_depend_on_order(checker: Emulator, os_threads: int) -> No
         prepare(checker, order, seed, os_threads)
         call(checker, "run_gemm_half", a, b, c, m, n, k)
         (launch,) = checker.launches()
-        seen.append((launch.counters, [str(access) for access in launch.accesses]))
+        seen.append((launch.counters, [str(access) for access in launch.accesses], launch.buffers))
     assert seen[0] == seen[1] == seen[2]
 
 

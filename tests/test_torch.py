@@ -8,7 +8,7 @@ from cases import BLUR, CASES, DOWN12, SMALL, UP12, Case
 from torch import Tensor
 
 import ganops
-from ganops.ops._library import OPERATORS
+from ganops.ops._library import COMPOSED, OPERATORS
 
 OPS = torch.ops.ganops
 
@@ -48,6 +48,26 @@ CALLS: list[tuple[Any, tuple[Any, ...]]] = [
         (image(2, 3, 5, 4), image(4, 3, 3, 3), image(2, 3), image(2, 4), image(1, 1, 11, 9), image(4), *UP2_SWISH),
     ),
     (OPS.scaled_conv2d, (CHANNELS_LAST, image(4, 3, 1, 1), *[None] * 4, 1, 2, [0] * 4, "lrelu", 0.2, 1.0, -1.0)),
+    (
+        OPS.modulated_conv2d_phases,
+        (
+            *(image(2, 3, h, w, grad=False) for h in (5, 4) for w in (4, 3)),
+            *(BLUR, image(2, 3, grad=False), None, None, [1, 2, 0, 1], "lrelu", 0.2, 1.0, -1.0),
+        ),
+    ),
+    (OPS.mixed_convolution, (image(2, 3, 5, 4), image(2, 4, 3, 3, 3), image(2, 2), 1, [1, 1], False, [0, 0])),
+    (OPS.mixed_convolution, (CHANNELS_LAST, image(2, 3, 4, 3, 3), image(2, 2), 2, [0, 0], True, [1, 0])),
+    (
+        OPS.mixed_convolution_grad,
+        (
+            *(image(2, 4, 5, 4), image(2, 3, 5, 4), image(2, 4, 3, 3, 3), image(2, 2)),
+            1,
+            [1, 1],
+            False,
+            [0, 0],
+            [True, True],
+        ),
+    ),
 ]
 
 
@@ -57,7 +77,7 @@ def test_opcheck(op: Any, args: tuple[Any, ...]) -> None:
 
 
 def test_opcheck_misses_no_operator() -> None:
-    assert {op.default.name() for op, _ in CALLS} == {f"ganops::{operator.name}" for operator in OPERATORS}
+    assert {op.default.name() for op, _ in CALLS} == {f"ganops::{operator.name}" for operator in OPERATORS + COMPOSED}
 
 
 @pytest.mark.parametrize("dynamic", [False, True])

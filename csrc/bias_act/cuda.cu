@@ -15,21 +15,10 @@ __global__ void __launch_bounds__(kThreads)
   using C = accumulate_t<T>;
   const int64_t first = (static_cast<int64_t>(blockIdx.x) * kThreads + threadIdx.x) * N;
   if (first >= elements) return;
-  const T *x = static_cast<const T*>(p.x) + first, *dy = static_cast<const T*>(p.dy) + first;
-  T* y = static_cast<T*>(p.y) + first;
-  const bool whole = first + N <= elements;
-
-  Vector<T, N> x_in, dy_in{};
-  if (whole) {
-    x_in = load_vector<N>(x);
-    if constexpr (order > 0) dy_in = load_vector<N>(dy);
-  } else {
-    GANOPS_UNROLL
-    for (int i = 0; i < N; i++) x_in[i] = x[first + i < elements ? i : 0];
-    GANOPS_UNROLL
-    for (int i = 0; i < N; i++)
-      if constexpr (order > 0) dy_in[i] = dy[first + i < elements ? i : 0];
-  }
+  const int64_t left = elements - first;
+  const Vector<T, N> x_in = load_first<N>(static_cast<const T*>(p.x) + first, left);
+  Vector<T, N> dy_in{};
+  if constexpr (order > 0) dy_in = load_first<N>(static_cast<const T*>(p.dy) + first, left);
 
   C value[N], bias[N], factor[N];
   int64_t channel = p.b ? first / p.inner % p.channels : 0, position = p.b ? first % p.inner : 0;
@@ -44,17 +33,7 @@ __global__ void __launch_bounds__(kThreads)
     }
   }
   bias_act_array<order>(p.activation.act, value, bias, factor, k);
-
-  Vector<T, N> out;
-  GANOPS_UNROLL
-  for (int i = 0; i < N; i++) out[i] = narrow<T>(value[i]);
-  if (whole) {
-    store_vector(y, out);
-  } else {
-    GANOPS_UNROLL
-    for (int i = 0; i < N; i++)
-      if (first + i < elements) y[i] = out[i];
-  }
+  store_first(static_cast<T*>(p.y) + first, value, left);
 }
 
 template <class T, int order, int N>

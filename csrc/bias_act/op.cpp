@@ -25,7 +25,7 @@ inline Tensor run_bias_act(LaunchBiasAct launch, const Tensor& x_any, const std:
   const Tensor like = dense(dy ? *dy : x_any);
   const Tensor x = in_format(x_any, format_of(like));
   const std::optional<Tensor> b_dense = contiguous_or_none(b);
-  Tensor y = torch::stable::empty_like(like);
+  Tensor y = new_like(like);
   const Activation activation = parse_activation(act);
   const bool keeps_argument = activation == Activation::swish || activation == Activation::gelu ||
                               (activation == Activation::lrelu && alpha < 0);

@@ -18,6 +18,8 @@
 //       one aligned access of up to 16 bytes
 //   load_bits(from)
 //       a 16-bit value in the low half of a register, which nothing has to be done to while it is on its way
+//   load_first<N>(from, count), store_first(to, values, count)
+//       the same where a tensor ends after `count` elements, perhaps within the vector
 //   cp_async<16>(shared, global, predicate); cp_async_commit(); cp_async_wait<1>();
 //       a copy in flight (16, 8 or 4 bytes; zeros where the predicate is false); the end of a group of copies; wait
 //       until at most one group of this thread is in flight. Other threads need a __syncthreads() after the wait.
@@ -170,6 +172,28 @@ __device__ __forceinline__ void store_vector(T* to, const Vector<T, N>& vector) 
   Raw raw;
   __builtin_memcpy(&raw, &vector, sizeof raw);
   *reinterpret_cast<Raw*>(to) = raw;
+}
+
+// The first `count` of N elements, repeated from the first one on where that is fewer.
+template <int N, class T>
+__device__ __forceinline__ Vector<T, N> load_first(const T* from, int64_t count) {
+  if (count >= N) return load_vector<N>(from);
+  Vector<T, N> vector;
+  GANOPS_UNROLL
+  for (int i = 0; i < N; i++) vector[i] = from[i < count ? i : 0];
+  return vector;
+}
+
+// Rounds the values to T and stores the first `count` of them.
+template <class T, int N>
+__device__ __forceinline__ void store_first(T* to, const accumulate_t<T> (&values)[N], int64_t count) {
+  Vector<T, N> vector;
+  GANOPS_UNROLL
+  for (int i = 0; i < N; i++) vector[i] = narrow<T>(values[i]);
+  if (count >= N) return store_vector(to, vector);
+  GANOPS_UNROLL
+  for (int i = 0; i < N; i++)
+    if (i < count) to[i] = vector[i];
 }
 
 // The sum over a full warp, in every lane.

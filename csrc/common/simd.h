@@ -39,6 +39,55 @@ GANOPS_INLINE Vec<T> load_once(const T* p) {
   return v;
 }
 
+// Calls f(std::integral_constant<int, i>) for each i < n: a loop whose index is a constant in every turn.
+template <class F, int... i>
+GANOPS_INLINE void for_each_constant(std::integer_sequence<int, i...>, const F& f) {
+  (f(std::integral_constant<int, i>{}), ...);
+}
+template <int n, class F>
+GANOPS_INLINE void unrolled(const F& f) {
+  for_each_constant(std::make_integer_sequence<int, n>{}, f);
+}
+
+// The vectors at from, from + 1, ... A load across a cache line costs two, so AVX-512 moves lanes instead.
+template <int count>
+GANOPS_INLINE void load_shifted(Vec<float> (&to)[count], const float* from) {
+#if defined(GANOPS_X86_64) && defined(__AVX512F__)
+  static_assert(count <= kLanes<float>);
+  const __m512i low = _mm512_loadu_si512(from), high = _mm512_loadu_si512(from + kLanes<float>);
+  unrolled<count>([&](auto i) __attribute__((always_inline)) {
+    to[i] = reinterpret_cast<Vec<float>>(_mm512_alignr_epi32(high, low, i));
+  });
+#else
+  for (int i = 0; i < count; i++) to[i] = load_once(from + i);
+#endif
+}
+
+// a[0] b[0] a[1] b[1] ...: the first half in a, the second in b.
+GANOPS_INLINE void interleave(Vec<float>& a, Vec<float>& b) {
+#if defined(GANOPS_X86_64) && defined(__AVX512F__)
+  const __m512i first = _mm512_setr_epi32(0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23);
+  const __m512i second = _mm512_add_epi32(first, _mm512_set1_epi32(kLanes<float> / 2));
+  const __m512 x = reinterpret_cast<__m512>(a), y = reinterpret_cast<__m512>(b);
+  a = reinterpret_cast<Vec<float>>(_mm512_permutex2var_ps(x, first, y));
+  b = reinterpret_cast<Vec<float>>(_mm512_permutex2var_ps(x, second, y));
+#elif defined(GANOPS_X86_64) && defined(__AVX2__)
+  const __m256 x = reinterpret_cast<__m256>(a), y = reinterpret_cast<__m256>(b);
+  const __m256 low = _mm256_unpacklo_ps(x, y), high = _mm256_unpackhi_ps(x, y);
+  a = reinterpret_cast<Vec<float>>(_mm256_permute2f128_ps(low, high, 0x20));
+  b = reinterpret_cast<Vec<float>>(_mm256_permute2f128_ps(low, high, 0x31));
+#else
+  constexpr int64_t n = kLanes<float>;
+  float joined[2 * n];
+  for (int64_t i = 0; i < n; i++) {
+    joined[2 * i] = a[i];
+    joined[2 * i + 1] = b[i];
+  }
+  a = load(joined);
+  b = load(joined + n);
+#endif
+}
+
 // Element conversions. Half and BFloat16 rows become float rows and back, round to nearest even.
 GANOPS_INLINE void load_row(float* to, const float* from, int64_t n) {
   std::memcpy(to, from, n * sizeof(float));

@@ -19,9 +19,11 @@ namespace ganops::GANOPS_ISA {
 
 constexpr uint8_t kPositive = static_cast<uint8_t>(Code::positive), kClamped = static_cast<uint8_t>(Code::clamped);
 
-// Reads what a tile needs of the input, zeros around the image, and adds the bias inside. channel is the first one.
+// Row y of the input as far as a tile needs it, zeros around the image and the bias added inside, to the tile's input
+// of each of `channels` channels. channel is the first one.
 template <class T, class C>
-void read_input(const Plan<C>& plan, const Tile<C>& t, int64_t sample, int64_t channel, int64_t channels) {
+void read_row(const Plan<C>& plan, const Tile<C>& t, int64_t sample, int64_t channel, int64_t channels, int64_t y,
+              C* to) {
   const FilteredLreluParams& p = plan.params;
   const int64_t begin = std::clamp<int64_t>(-t.x.in_begin, 0, t.x.in_count);
   const int64_t end = std::clamp<int64_t>(p.width - t.x.in_begin, begin, t.x.in_count);
@@ -30,30 +32,28 @@ void read_input(const Plan<C>& plan, const Tile<C>& t, int64_t sample, int64_t c
   std::fill_n(bias, channels, C(-0.0));  // which changes nothing, not even a zero's sign
   if (b) load_row(bias, b + channel, channels);
 
-  for (int64_t row = 0; row < t.y.in_count; row++) {
-    const int64_t y = t.y.in_begin + row;
-    C* to = t.input + row * plan.in_rows.stride;
-    if (y < 0 || y >= p.height || begin == end) {
-      for (int64_t c = 0; c < channels; c++) std::fill_n(to + c * plan.in_stride, plan.in_rows.stride, C(0));
-      continue;
+  if (y < 0 || y >= p.height || begin == end) {
+    for (int64_t c = 0; c < channels; c++) std::fill_n(to + c * plan.in_stride, plan.in_rows.stride, C(0));
+  } else if (p.channels_last) {
+    const T* from = x + ((sample * p.height + y) * p.width + t.x.in_begin) * p.channels + channel;
+    for (int64_t c = 0; c < channels; c++) std::fill_n(to + c * plan.in_stride, plan.in_rows.stride, C(0));
+    for (int64_t i = begin; i < end; i++) {
+      load_row(pixel, from + i * p.channels, channels);
+      const int64_t at = plan.in_rows.offset(0, i);
+      for (int64_t c = 0; c < channels; c++) to[c * plan.in_stride + at] = pixel[c] + bias[c];
     }
-    if (p.channels_last) {
-      const T* from = x + ((sample * p.height + y) * p.width + t.x.in_begin) * p.channels + channel;
-      for (int64_t c = 0; c < channels; c++) std::fill_n(to + c * plan.in_stride, plan.in_rows.stride, C(0));
-      for (int64_t i = begin; i < end; i++) {
-        load_row(pixel, from + i * p.channels, channels);
-        const int64_t at = plan.in_rows.offset(0, i);
-        for (int64_t c = 0; c < channels; c++) to[c * plan.in_stride + at] = pixel[c] + bias[c];
-      }
+  } else {
+    C* line = plan.in_rows.phases == 1 ? to : t.line;
+    const T* from = x + ((sample * p.channels + channel) * p.height + y) * p.width + t.x.in_begin;
+    std::fill_n(line, begin, C(0));
+    if constexpr (std::is_same_v<T, C>) {
+      for (int64_t i = begin; i < end; i++) line[i] = from[i] + bias[0];
     } else {
-      C* line = plan.in_rows.phases == 1 ? to : t.line;
-      const T* from = x + ((sample * p.channels + channel) * p.height + y) * p.width + t.x.in_begin;
-      std::fill_n(line, begin, C(0));
       load_row(line + begin, from + begin, end - begin);
       for (int64_t i = begin; i < end; i++) line[i] += bias[0];
-      std::fill(line + end, line + t.x.in_count, C(0));
-      if (line != to) split_phases(to, plan.in_rows.phase_stride, line, plan.in_rows.phases, t.x.in_count);
     }
+    std::fill(line + end, line + t.x.in_count, C(0));
+    if (line != to) split_phases(to, plan.in_rows.phase_stride, line, plan.in_rows.phases, t.x.in_count);
   }
 }
 
@@ -118,7 +118,8 @@ template <class T>
 void filtered_lrelu_tensor(const FilteredLreluParams& p) {
   using C = compute_t<T>;
   const Passes<C> passes = choose_passes<C>(p);
-  const Plan<C> plan(p, {kLanes<C>, passes.fused}, torch::stable::get_num_threads());
+  const bool writes_output = std::is_same_v<T, C> && !p.channels_last;
+  const Plan<C> plan(p, {kLanes<C>, passes.fused, writes_output}, torch::stable::get_num_threads());
   std::atomic<bool> out_of_memory = false;
   const int64_t grain = kGrain / (plan.tile_width * plan.tile_height) + 1;
   parallel_for(plan.items(), grain, [&](int64_t begin, int64_t end) {
@@ -137,11 +138,24 @@ void filtered_lrelu_tensor(const FilteredLreluParams& p) {
       const int64_t channel = block % plan.channel_blocks() * plan.block;
       const int64_t channels = std::min(plan.block, p.channels - channel);
       Tile<C> t(plan, scratch.get(), tile_x, tile_y);
-      read_input<T>(plan, t, sample, channel, channels);
+      if (!plan.reads_rows)
+        for (int64_t row = 0; row < t.y.in_count; row++)
+          read_row<T>(plan, t, sample, channel, channels, t.y.in_begin + row, t.input + row * plan.in_rows.stride);
+      if constexpr (std::is_same_v<T, C>) {
+        if (writes_output) {
+          t.output = static_cast<T*>(p.y) + t.x.out_begin +
+                     ((sample * p.channels + channel) * p.out_height + t.y.out_begin) * p.out_width;
+          t.output_stride = p.out_width;
+        }
+      }
       const Tile<C> first = t;
       for (int64_t c = 0; c < channels; c++) {
         const int64_t plane = sample * p.channels + channel + c;
-        if (p.fu.separable) passes.widen(plan, t);
+        for (int64_t row = 0; p.fu.separable && row < t.y.in_count; row++) {
+          C* in = t.input + (plan.reads_rows ? 0 : row * plan.in_rows.stride);
+          if (plan.reads_rows) read_row<T>(plan, t, sample, channel, channels, t.y.in_begin + row, in);
+          passes.widen(plan, t, in, row);
+        }
         if (p.read_codes) read_codes(plan, t, plane);
         passes.columns(plan, t);
         if (p.write_codes) write_codes(plan, t, plane);
@@ -149,7 +163,7 @@ void filtered_lrelu_tensor(const FilteredLreluParams& p) {
         t.input += plan.in_stride;
         t.output += plan.out_stride;
       }
-      write_output<T>(plan, first, sample, channel, channels);
+      if (!writes_output) write_output<T>(plan, first, sample, channel, channels);
     }
   });
   STD_TORCH_CHECK(!out_of_memory, "no memory for filtered_lrelu's tiles");

@@ -17,6 +17,14 @@ int64_t planes(const FilteredLreluParams& p) {
   return p.batch * p.channels;
 }
 
+int64_t code_row_bytes(const FilteredLreluParams& p) {
+  return ceil_div(p.codes_width, kCodesPerByte);
+}
+
+int64_t code_bytes(const FilteredLreluParams& p) {
+  return planes(p) * p.codes_height * code_row_bytes(p);
+}
+
 void check_filtered_lrelu(cudaError_t error, const FilteredLreluParams& p) {
   check_launch(error, "filtered_lrelu", p.batch, p.channels, p.height, p.width, p.out_height, p.out_width);
 }
@@ -25,7 +33,6 @@ template <class Kernel, class... Arguments>
 void launch_filtered_lrelu(Kernel* kernel, int64_t element_bytes, int64_t blocks, int threads, void* stream,
                            const FilteredLreluParams& p, const Arguments&... arguments) {
   const int64_t compute_bytes = p.dtype == DType::f64 ? sizeof(double) : sizeof(float);
-  const int64_t codes_bytes = planes(p) * p.codes_height * ceil_div(p.codes_width, kCodesPerByte);
   const auto taps = [](const FirFilter& f) { return f.separable ? f.width : f.height * f.width; };
   cudaError_t error = cudaErrorInvalidConfiguration;
   if (blocks <= std::numeric_limits<int32_t>::max()) {
@@ -34,8 +41,8 @@ void launch_filtered_lrelu(Kernel* kernel, int64_t element_bytes, int64_t blocks
                     Buffer::input("b", p.b, p.channels * element_bytes),
                     Buffer::input("fu", p.fu.data, taps(p.fu) * compute_bytes),
                     Buffer::input("fd", p.fd.data, taps(p.fd) * compute_bytes),
-                    Buffer::input("read_codes", p.read_codes, codes_bytes),
-                    Buffer::output("write_codes", p.write_codes, codes_bytes),
+                    Buffer::input("read_codes", p.read_codes, code_bytes(p)),
+                    Buffer::output("write_codes", p.write_codes, code_bytes(p)),
                     Buffer::output("y", p.y, planes(p) * p.out_height * p.out_width * element_bytes)},
                    p, arguments...);
   }
@@ -52,7 +59,12 @@ void launch_direct(const FilteredLreluParams& p, void* stream) {
 // Enough blocks to fill a GPU a few times, but no segment so short that filling its windows costs more than it brings.
 constexpr int64_t kBlocksPerMultiprocessor = 8, kLeastSegmentRows = 32, kMostSegmentRows = 1 << 16;
 
-MarchGrid march_grid(const FilteredLreluParams& p, int64_t out_columns, int64_t element_bytes, int out_strip) {
+// The first sample that an output needs is this far from the start of its group.
+int lead(int64_t pad, int64_t up) {
+  return static_cast<int>(((-pad - 1) % up + up) % up);
+}
+
+MarchGrid march_grid(const FilteredLreluParams& p, int64_t out_columns, int64_t element_bytes) {
   DeviceProperties device{};
   check_filtered_lrelu(device_properties(&device), p);
   MarchGrid grid{};
@@ -65,7 +77,12 @@ MarchGrid march_grid(const FilteredLreluParams& p, int64_t out_columns, int64_t 
   const auto rows_aligned_to = [&](int length) {
     return !p.channels_last && p.out_width % length == 0 && is_aligned(p.y, length * element_bytes);
   };
-  grid.store_length = rows_aligned_to(out_strip) ? out_strip : rows_aligned_to(2) ? 2 : 1;
+  grid.store_length = rows_aligned_to(kStoreLength) ? kStoreLength : rows_aligned_to(2) ? 2 : 1;
+  grid.elements = planes(p) * p.height * p.width;
+  grid.code_row_bytes = code_row_bytes(p);
+  grid.code_bytes = code_bytes(p);
+  grid.lead_x = lead(p.pad_x, p.up);
+  grid.lead_y = lead(p.pad_y, p.up);
   return grid;
 }
 
@@ -73,15 +90,10 @@ template <class T, int index, bool reads_codes>
 void launch_march(const FilteredLreluParams& p, void* stream) {
   using C = accumulate_t<T>;
   using M = March<index>;
-  const MarchGrid grid = march_grid(p, M::kOutColumns, sizeof(T), M::kOutStrip);
+  const MarchGrid grid = march_grid(p, M::kOutColumns, sizeof(T));
   const C gain = static_cast<C>(p.gain * static_cast<double>(p.up * p.up));
   launch_filtered_lrelu(filtered_lrelu_march_kernel<T, index, reads_codes>, sizeof(T),
                         grid.strips * grid.segments * planes(p), M::kColumns, stream, p, LeakyRelu<C>(p), gain, grid);
-}
-
-// The first sample that an output needs is this far from the start of its group.
-int64_t lead(int64_t pad, int64_t up) {
-  return ((-pad - 1) % up + up) % up;
 }
 
 bool is_for(const MarchSpec& spec, const FilteredLreluParams& p) {
@@ -90,8 +102,7 @@ bool is_for(const MarchSpec& spec, const FilteredLreluParams& p) {
   };
   // Without a gain all samples are zero, and only the direct kernel keeps their signs.
   return p.up == spec.up && p.down == spec.down && has(p.fu, spec.up_taps, spec.up_full) &&
-         has(p.fd, spec.down_taps, spec.down_full) && lead(p.pad_x, p.up) == spec.lead &&
-         lead(p.pad_y, p.up) == spec.lead && p.gain != 0;
+         has(p.fd, spec.down_taps, spec.down_full) && p.gain != 0;
 }
 
 // Launches the instance that is for these parameters, if there is one.

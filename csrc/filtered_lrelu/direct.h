@@ -75,21 +75,13 @@ __device__ __forceinline__ uint32_t code_byte(const FilteredLreluParams& p, int6
   return (codes & mask) | (kOutside & ~mask);
 }
 
-// As many codes as fill these bytes, from code column `first` on, whatever its sign.
-template <int bytes>
-__device__ __forceinline__ uint32_t codes_from(const FilteredLreluParams& p, int64_t plane, int64_t row,
+// Four codes from code column `first` on, whatever its sign.
+__device__ __forceinline__ uint32_t four_codes(const FilteredLreluParams& p, int64_t plane, int64_t row,
                                                int64_t first) {
-  int64_t byte = first >= 0 ? first / kCodesPerByte : -((kCodesPerByte - 1 - first) / kCodesPerByte);
-  const int shift = static_cast<int>(first - byte * kCodesPerByte) * kCodeBits;
-  uint32_t codes = 0, both = code_byte(p, plane, row, byte);
-  GANOPS_UNROLL
-  for (int i = 0; i < bytes; i++) {
-    byte++;
-    if (shift || i + 1 < bytes) both |= code_byte(p, plane, row, byte) << 8;
-    codes |= (both >> shift & 0xff) << 8 * i;
-    both >>= 8;
-  }
-  return codes;
+  const int64_t before = first & (kCodesPerByte - 1), byte = (first - before) / kCodesPerByte;
+  uint32_t codes = code_byte(p, plane, row, byte);
+  if (before) codes |= code_byte(p, plane, row, byte + 1) << 8;
+  return codes >> kCodeBits * before & 0xff;
 }
 
 // The kernel for any filters and factors. A block makes a tile of the output, a thread one sample of it. The activated
@@ -153,7 +145,7 @@ __global__ void __launch_bounds__(kDirectThreads, 2)
       for (int item = threadIdx.x; item < kPieceHeight * kFours; item += kDirectThreads) {
         const int row = item / kFours, column = item % kFours * kCodesPerByte;
         const int64_t y = piece_y + row, x = piece_x + column;
-        unsigned byte = p.read_codes ? codes_from<1>(p, plane, y + p.codes_y, x + p.codes_x) : 0;
+        unsigned byte = p.read_codes ? four_codes(p, plane, y + p.codes_y, x + p.codes_x) : 0;
         for (int i = 0; i < kCodesPerByte; i++) {
           C v = 0;
           if (y < end_y && x + i < end_x) {

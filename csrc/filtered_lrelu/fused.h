@@ -2,16 +2,6 @@
 // common/isa.h.
 namespace ganops::GANOPS_ISA {
 
-// Calls f(std::integral_constant<int, i>) for each i < n: a loop whose index is a constant in every turn.
-template <class F, int... i>
-GANOPS_INLINE void for_each_constant(std::integer_sequence<int, i...>, const F& f) {
-  (f(std::integral_constant<int, i>{}), ...);
-}
-template <int n, class F>
-GANOPS_INLINE void unrolled(const F& f) {
-  for_each_constant(std::make_integer_sequence<int, n>{}, f);
-}
-
 typedef int32_t VecInt __attribute__((vector_size(GANOPS_VECTOR_BYTES)));
 typedef uint8_t VecByte __attribute__((vector_size(GANOPS_VECTOR_BYTES / sizeof(float))));
 
@@ -156,9 +146,9 @@ void columns_fused(const Plan<float>& plan, const Tile<float>& t) {
   }
 }
 
-// Upsamples rows; phases that take the same inputs share their loads.
+// Upsamples a row; phases that take the same inputs share their loads.
 template <int up, int taps>
-void widen_fused(const Plan<float>& plan, const Tile<float>& t) {
+void widen_fused(const Plan<float>& plan, const Tile<float>& t, const float* in, int64_t row) {
   const Rows& rows = plan.rows;
   for (int64_t first = 0; first < rows.phases; first += up) {
     float coef[taps * up];
@@ -167,24 +157,68 @@ void widen_fused(const Plan<float>& plan, const Tile<float>& t) {
       for (int q = 0; q < up; q++) coef[k * up + q] = plan.up_x.coef[plan.up_x.begin[first + q] + k];
       offset[k] = plan.up_x.offset[plan.up_x.begin[first] + k];
     }
-    for (int64_t row = 0; row < t.y.in_count; row++) {
-      const float* in = t.input + row * plan.in_rows.stride;
-      float* out = t.widened + row * rows.stride + first * rows.phase_stride;
-      for (int64_t i = 0; i < t.columns; i += kLanes<float>) {
-        Vec<float> u[up];
-        unrolled<taps>([&](auto k) __attribute__((always_inline)) {
-          const Vec<float> x = load_once(in + offset[k] + i);
-          unrolled<up>([&](auto q) __attribute__((always_inline)) {
-            if constexpr (k == 0)
-              u[q] = coef[q] * x;
-            else
-              u[q] += coef[k * up + q] * x;
+    float* out = t.widened + row * rows.stride + first * rows.phase_stride;
+    for (int64_t i = 0; i < t.columns; i += kLanes<float>) {
+      Vec<float> u[up];
+      unrolled<taps>([&](auto k) __attribute__((always_inline)) {
+        const Vec<float> x = load_once(in + offset[k] + i);
+        unrolled<up>([&](auto q) __attribute__((always_inline)) {
+          if constexpr (k == 0)
+            u[q] = coef[q] * x;
+          else
+            u[q] += coef[k * up + q] * x;
+        });
+      });
+      unrolled<up>([&](auto q) __attribute__((always_inline)) { store(out + q * rows.phase_stride + i, u[q]); });
+    }
+  }
+}
+
+// Downsamples rows with a separable filter. All outputs of a group (one for each out phase) share their loads.
+template <int up, int down, int taps, int lead>
+void narrow_rows(const Plan<float>& plan, const Tile<float>& t) {
+  constexpr int kGroup = std::lcm(up, down), kOutPhases = kGroup / down;
+  constexpr int kShifts = (lead + (kOutPhases - 1) * down + taps - 1) / kGroup + 1;
+  const int64_t n = ceil_div(t.x.out_count, kOutPhases);
+  float coef[taps];
+  std::copy_n(plan.down_coef.data(), taps, coef);
+  for (int64_t row = 0; row < t.y.out_count; row++) {
+    const float* in = t.lowered + row * plan.rows.stride;
+    float* out = t.output + row * t.output_stride;
+    for (int64_t i = 0; i < n; i += kLanes<float>) {
+      Vec<float> sum[kOutPhases] = {};
+      unrolled<kGroup>([&](auto q) __attribute__((always_inline)) {
+        Vec<float> v[kShifts];
+        load_shifted(v, in + q * plan.rows.phase_stride + i);
+        unrolled<kShifts>([&](auto j) __attribute__((always_inline)) {
+          unrolled<kOutPhases>([&](auto s) __attribute__((always_inline)) {
+            constexpr int k = j * kGroup + q - lead - s * down;
+            if constexpr (k >= 0 && k < taps) sum[s] += coef[k] * v[j];
           });
         });
-        unrolled<up>([&](auto q) __attribute__((always_inline)) { store(out + q * rows.phase_stride + i, u[q]); });
+      });
+      const int64_t left = t.x.out_count - i * kOutPhases;
+      if constexpr (kOutPhases == 2) interleave(sum[0], sum[1]);
+      if (left >= kOutPhases * kLanes<float>) {
+        std::memcpy(out + i * kOutPhases, sum, sizeof(sum));
+      } else {
+        float last[kOutPhases * kLanes<float>];
+        std::memcpy(last, sum, sizeof(sum));
+        std::copy_n(last, left, out + i * kOutPhases);
       }
     }
   }
+}
+
+// By the lead along x, which is less than up.
+template <int up, int down, int taps>
+void narrow_fused(const Plan<float>& plan, const Tile<float>& t) {
+  static_assert(up == 2 || up == 4);
+  if constexpr (up == 4) {
+    if (t.x.lead == 3) return narrow_rows<up, down, taps, 3>(plan, t);
+    if (t.x.lead == 2) return narrow_rows<up, down, taps, 2>(plan, t);
+  }
+  (t.x.lead == 1 ? narrow_rows<up, down, taps, 1> : narrow_rows<up, down, taps, 0>)(plan, t);
 }
 
 // A full downsampling filter, walking down `vectors` vector columns with all output rows under way in registers. Where
@@ -244,7 +278,7 @@ void narrow_full(const Plan<float>& plan, const Tile<float>& t) {
     }
   }
   for (int64_t row = 0; row < t.y.out_count; row++)
-    join_phases(t.output + row * plan.tile_width, t.lowered + row * out_stride, plan.out_phase_stride, phases,
+    join_phases(t.output + row * t.output_stride, t.lowered + row * out_stride, plan.out_phase_stride, phases,
                 t.x.out_count);
 }
 
@@ -263,8 +297,10 @@ bool choose_fused(const FilteredLreluParams& p, Passes<float>& passes) {
   if (!match) return false;
   passes.widen = widen_fused<up, kTaps>;
   passes.columns = columns_fused < up, down, kTaps, full_up ? kTaps : 1, full_down ? 0 : kTaps * down, obey > ;
-  passes.narrow = narrow<kTaps * down, float>;
-  if constexpr (full_down) passes.narrow = narrow_full<down, kTaps * down>;
+  if constexpr (full_down)
+    passes.narrow = narrow_full<down, kTaps * down>;
+  else
+    passes.narrow = narrow_fused<up, down, kTaps * down>;
   passes.fused = true;
   return true;
 }

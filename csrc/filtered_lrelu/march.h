@@ -8,53 +8,18 @@
 //   convert  to float, add the bias inside the image, times the gain                    -> input
 //   widen    upsampling along x, if separable                                           -> widened
 //   column   upsampling along y (or both), leaky ReLU, codes, downsampling along y      -> lowered
-//   narrow   downsampling along x; or both by a full filter                             -> y
+//   narrow   downsampling along x; or both by a full filter                             -> outputs
+//   store    whole pieces of rows, a warp each, while the next step is computed         -> y
 //
 // Positions: i in the input, m in the upsampled image, o in the output. Samples m = m0 + q, 0 <= q < up, with m0 - pad
 // - 1 a multiple of up, are a group: sums over the same inputs, with taps up - 1 - q + t up, from i = (m0 - pad - 1) /
-// up + 1 on. So no zero is multiplied. A strip's columns and rows start at a group, `lead` samples before the first one
-// that its outputs need. A row in shared memory is kept phase by phase (m % up, or m % down): both filters then read
-// consecutive values, 16 bytes at a time; the phases' pitch puts consecutive columns into distinct banks.
+// up + 1 on. So no zero is multiplied. A strip's columns and rows start at a group, which depends on the padding: see
+// MarchGrid. A row in shared memory is kept phase by phase (m % up, or m % down): both filters then read consecutive
+// values, 16 bytes at a time; the phases' pitch puts consecutive columns into distinct banks.
 #pragma once
-#include "filtered_lrelu/march_plan.h"
+#include "filtered_lrelu/march_fetch.h"
 
 namespace ganops {
-
-// Copies input rows as they lie in memory: 16-byte pieces from the first aligned address on, so that a row starts
-// row_shift() elements late. Pieces without a column of the image are left out.
-template <class T>
-struct RawRows {
-  static constexpr int kLength = kVectorLength<T>;
-  const T* x;
-  int64_t first, width, elements;  // first: of the strip's column 0 in row 0, from x; may lie before it
-
-  __device__ uintptr_t address(int64_t row) const {
-    return reinterpret_cast<uintptr_t>(x) + static_cast<uintptr_t>((first + row * width) * int64_t{sizeof(T)});
-  }
-  __device__ int row_shift(int64_t row) const { return static_cast<int>(address(row) % 16 / sizeof(T)); }
-
-  template <class M>
-  static constexpr int kPieces = (M::kInPitch + 2 * kLength - 2) / kLength;  // of a row
-
-  template <class M>
-  __device__ void fetch(T* raw, const MarchBlock& b, int64_t first_row, int64_t height, M) const {
-    constexpr int kPieces = RawRows::kPieces<M>;
-    for (int item = threadIdx.x; item < M::kInRows * kPieces; item += M::kColumns) {
-      const int64_t row = first_row + item / kPieces;
-      if (row < 0 || row >= height) continue;
-      const int piece = item % kPieces, column = piece * kLength - row_shift(row);
-      if (column + kLength <= b.in_begin || column >= b.in_end) continue;
-      T* to = raw + item * kLength;
-      const int64_t from = first + row * width + column;
-      if (from >= 0 && from + kLength <= elements) {
-        cp_async<16>(to, x + from);
-      } else {
-        for (int i = 0; i < kLength; i++)
-          if (from + i >= 0 && from + i < elements) to[i] = x[from + i];
-      }
-    }
-  }
-};
 
 // Tap (y, x) of a full filter, in the order of a correlation.
 template <int taps, class C>
@@ -73,6 +38,7 @@ struct MarchColumn {
   C window[M::kUpFull ? 1 : kWindow];        // the last rows
   C groups[M::kUpFull ? kWindow * kUp : 1];  // sums for the groups of samples that are to come
   C sums[M::kDownFull ? 1 : M::kAges];       // for the outputs that are to come, youngest first
+  C last;                                    // the sample of the row before
 
   __device__ __forceinline__ explicit MarchColumn(const FilteredLreluParams& p) {
     const int phase = threadIdx.x % kUp;
@@ -103,6 +69,7 @@ struct MarchColumn {
     for (C& value : groups) value = C(0);
     GANOPS_UNROLL
     for (C& value : sums) value = C(0);
+    last = C(0);
   }
 
   // Takes one row in and makes a group of samples. Sums start at zero, so that only negative products make one of -0.
@@ -137,10 +104,12 @@ struct MarchColumn {
     }
   }
 
-  // Adds a sample to the outputs that it reaches; true if that finishes one.
-  __device__ __forceinline__ bool downsample(C v, int phase, C& finished) {
+  // Adds a sample, or the one before, to the outputs that it reaches; true if that finishes one.
+  __device__ __forceinline__ bool downsample(C v, bool waits, int phase, C& finished) {
+    const C sample = waits ? last : v;
+    last = v;
     GANOPS_UNROLL
-    for (int age = 0; age < M::kAges; age++) sums[age] += v * down_taps[phase + M::kDown * age];
+    for (int age = 0; age < M::kAges; age++) sums[age] += sample * down_taps[phase + M::kDown * age];
     if (phase != M::kDown - 1) return false;
     finished = sums[M::kAges - 1];
     GANOPS_UNROLL
@@ -162,26 +131,18 @@ __device__ __forceinline__ uint32_t transpose_codes(uint32_t codes) {
                          : (codes & kEvenPairs) | (other & kEvenPairs) << 4;
 }
 
-// Writes N outputs of a row, in pieces of `length` elements, to which rows of y are aligned.
-template <int length, class T, int N, class C>
-__device__ __forceinline__ void write_pieces(T* to, int64_t step, int64_t room, const C (&values)[N]) {
-  GANOPS_UNROLL
-  for (int first = 0; first < N; first += length) {
-    Vector<T, length> piece;
-    GANOPS_UNROLL
-    for (int i = 0; i < length; i++) piece[i] = narrow<T>(values[first + i]);
-    if (first < room) store_vector(to + first * step, piece);
-  }
+// Writes outputs of a row, `length` at a time, to which rows of y are aligned: a warp's lanes side by side.
+template <int length, class T>
+__device__ __forceinline__ void store_row(T* to, int64_t step, const T* from, int columns) {
+  for (int at = threadIdx.x % kWarpSize * length; at < columns; at += kWarpSize * length)
+    store_vector(to + at * step, load_vector<length>(from + at));
 }
 
-template <class T, int N, class C>
-__device__ __forceinline__ void write_outputs(const FilteredLreluParams& p, const MarchBlock& b, int store_length,
-                                              int row, int column, const C (&values)[N]) {
-  const int64_t x = b.out_x + column, room = p.out_width - x;
-  T* to = static_cast<T*>(p.y) + b.out.plane + ((b.out_y + row) * p.out_width + x) * b.out.step;
-  if (store_length == N) return write_pieces<N>(to, 1, room, values);
-  if (store_length == 2) return write_pieces<2>(to, 1, room, values);
-  write_pieces<1>(to, b.out.step, room, values);
+template <class T>
+__device__ __forceinline__ void store_row(T* to, int64_t step, const T* from, int columns, int length) {
+  if (length == 4) return store_row<4>(to, 1, from, columns);
+  if (length == 2) return store_row<2>(to, 1, from, columns);
+  store_row<1>(to, step, from, columns);
 }
 
 template <class T, int index, bool reads_codes>
@@ -193,90 +154,94 @@ __global__ void __launch_bounds__(March<index>::kColumns, March<index>::kSpec.bl
   using InVector = Vector<C, M::kInStrip>;
   using OutVector = Vector<C, M::kOutStrip>;
   using RawVector = Vector<T, kVectorLength<T>>;
-  constexpr int kPieces = RawRows<T>::template kPieces<M>, kRawPitch = kPieces * kVectorLength<T>;
+  using StoreVector = Vector<T, kStoreLength>;
+  using Rows = RawRows<T, M>;
+  constexpr int kRawPitch = Rows::kPieces * Rows::kLength;
   constexpr int kStripsX = M::kColumns / M::kUp / M::kInStrip;
-  GANOPS_SHARED(RawVector, raw_pieces, [M::kInRows * kPieces]);
+  GANOPS_SHARED(MarchBlock, blocks, [1]);  // not in registers, which are few
+  GANOPS_SHARED(RawVector, raw_pieces, [M::kInRows * Rows::kPieces]);
   GANOPS_SHARED(InVector, input_strips, [M::kInRows * M::kInPitch / M::kInStrip]);
   GANOPS_SHARED(InVector, widened_strips, [M::kUpFull ? 1 : M::kInRows * M::kUpRowPitch / M::kInStrip]);
   GANOPS_SHARED(OutVector, lowered_strips, [M::kLowRows * M::kDownRowPitch / M::kOutStrip]);
   GANOPS_SHARED(OutVector, partial_strips, [M::kDownFull ? 2 * M::kOutRows * M::kOutColumns / M::kOutStrip : 1]);
+  GANOPS_SHARED(StoreVector, output_pieces, [M::kOutRows * M::kOutColumns / kStoreLength]);
+  GANOPS_SHARED(uint32_t, raw_codes, [reads_codes ? M::kUpRows * RawCodes<M>::kWords : 1]);
   GANOPS_SHARED(uint32_t, code_words, [M::kUpRows][M::kCodePitch / sizeof(uint32_t)]);
   T* raw = &raw_pieces[0][0];
   C *input = &input_strips[0][0], *widened = &widened_strips[0][0], *lowered = &lowered_strips[0][0];
   C* partial = &partial_strips[0][0];
+  T* outputs = &output_pieces[0][0];
   auto& codes = reinterpret_cast<uint8_t (&)[M::kUpRows][M::kCodePitch]>(code_words);
 
   const int thread = threadIdx.x;
-  const MarchBlock b = MarchBlock::of(p, grid, M{});
-  const int64_t elements = p.batch * p.channels * p.height * p.width;
-  const RawRows<T> rows{static_cast<const T*>(p.x), b.in.plane + b.in_x, p.width, elements};
+  if (thread == 0) blocks[0].plan(p, grid, M{});
+  __syncthreads();
+  const MarchBlock& b = blocks[0];
+  const bool waits = grid.waits();
+  const int64_t pixel = p.channels_last ? p.channels : 1;  // elements from a column to the next
   const C bias = p.b ? widen(static_cast<const T*>(p.b)[b.channel]) : C(0);
   MarchColumn<M, C> column(p);
+  // Where the column's samples lie in a row, phase by phase. Those before the first one needed come last.
+  const int place = (thread + M::kColumns - grid.lead_x) % M::kColumns;
+  const int at = place % M::kDown * M::kDownPitch + place / M::kDown;
 
-  // Of a full filter, each half of the threads has the taps for one phase of the columns: its first tap is at column
-  // `shift` of that phase.
+  // Of a full filter, each half of the threads has the taps for one phase of the columns.
   constexpr int kHalf = M::kColumns / 2, kTapsX = M::kDownFull ? M::kAges : 1, kTapsY = M::kDownFull ? M::kDownTaps : 1;
-  const int half = thread / kHalf, shift = half < M::kLead ? 1 : 0;
+  const int half = thread / kHalf;
   C full_taps[kTapsY * kTapsX], full_sums[M::kAges];
   if constexpr (M::kDownFull) {
     GANOPS_UNROLL
     for (int y = 0; y < kTapsY; y++) {
       GANOPS_UNROLL
       for (int t = 0; t < kTapsX; t++)
-        full_taps[y * kTapsX + t] =
-            full_tap<M::kDownTaps, C>(p.fd, p.flip_filter, y, half - M::kLead + 2 * (t + shift));
+        full_taps[y * kTapsX + t] = full_tap<M::kDownTaps, C>(p.fd, p.flip_filter, y, half + M::kDown * t);
     }
     GANOPS_UNROLL
     for (C& sum : full_sums) sum = C(0);
+    lowered[M::kUpRows * M::kDownRowPitch + at] = C(0);
   }
 
   const auto fetch = [&](int step) {
-    if (!p.channels_last) rows.fetch(raw, b, b.in_y + step * M::kInRows, p.height, M{});
+    if (!p.channels_last) Rows::fetch(raw, p, grid, b, step);
+    if constexpr (reads_codes) RawCodes<M>::fetch(raw_codes, p, grid, b, step);
     cp_async_commit();
   };
 
   const auto convert = [&](int step) {
     constexpr int kWarps = M::kColumns / kWarpSize;
-    for (int row = thread / kWarpSize; row < M::kInRows; row += kWarps) {
-      const int64_t y = b.in_y + step * M::kInRows + row;
-      const bool inside = y >= 0 && y < p.height;
-      const T* pixels = rows.x + b.in.plane + (y * p.width + b.in_x) * b.in.step;
-      const T* fetched = raw + row * kRawPitch + rows.row_shift(y);
+    for (int r = thread / kWarpSize; r < M::kInRows; r += kWarps) {
+      const int row = step * M::kInRows + r;
+      const T* pixels = static_cast<const T*>(p.x) + b.x + row * p.width * pixel;
+      const T* fetched = raw + r * kRawPitch + Rows::row_shift(p, b, row);
+      const bool inside = b.in_rows.contains(row);
       for (int c = thread % kWarpSize; c < M::kInPitch; c += kWarpSize) {
         C value = C(0);
-        if (inside && c >= b.in_begin && c < b.in_end) {
+        if (inside && b.in_columns.contains(c)) {
           // Not a pointer to either: the compiler has to know that it reads shared memory.
-          const C read = p.channels_last ? widen(pixels[c * b.in.step]) : widen(fetched[c]);
+          const C read = p.channels_last ? widen(pixels[c * pixel]) : widen(fetched[c]);
           value = (read + bias) * gain;
         }
-        input[row * M::kInPitch + c] = value;
+        input[r * M::kInPitch + c] = value;
       }
     }
   };
 
   const auto read_codes = [&](int step) {
-    constexpr int kBytes = sizeof(uint32_t), kWords = M::kCodeBytes / kBytes;
-    for (int item = thread; item < M::kUpRows * kWords; item += M::kColumns) {
-      const int row = item / kWords, word = item % kWords;
-      const int64_t y = b.up_y - (M::kWindow - 1) * M::kUp + step * M::kUpRows + row + p.codes_y;
-      const int64_t x = b.up_x + word * kBytes * kCodesPerByte + p.codes_x;
-      code_words[row][word] = codes_from<kBytes>(p, b.plane, y, x);
+    for (int item = thread; item < M::kUpRows * M::kCodeWords; item += M::kColumns) {
+      const int row = item / M::kCodeWords, word = item % M::kCodeWords;
+      code_words[row][word] = RawCodes<M>::word(raw_codes, p, grid, b, step, row, word);
     }
   };
 
   const auto write_codes = [&](int step) {
-    constexpr int kShift = M::kLead * kCodeBits;
-    const int64_t row_bytes = (p.codes_width + kCodesPerByte - 1) / kCodesPerByte;
+    const int shift = grid.lead_x * kCodeBits;
     for (int item = thread; item < M::kUpRows * M::kCodeBytes; item += M::kColumns) {
       const int row = item / M::kCodeBytes, byte = item % M::kCodeBytes;
-      const int y = step * M::kUpRows + row - M::kStart;  // from the block's first row of codes
-      if (y < 0 || y >= b.code_rows || b.code_begin + byte >= b.code_end) continue;
-      unsigned value = codes[row][byte] >> kShift;
-      if (kShift) value |= static_cast<unsigned>(codes[row][byte + 1]) << (8 - kShift);
-      const int64_t there = p.codes_width - (b.code_begin + byte) * kCodesPerByte;
+      const int y = step * M::kUpRows + row - b.start, there = b.write_columns - byte * kCodesPerByte;
+      if (y < 0 || y >= b.write_rows || there <= 0) continue;
+      unsigned value = (codes[row][byte] | static_cast<unsigned>(codes[row][byte + 1]) << 8) >> shift & 0xff;
       if (there < kCodesPerByte) value &= (1u << kCodeBits * there) - 1;
-      p.write_codes[(b.plane * p.codes_height + b.out_y * M::kDown + y) * row_bytes + b.code_begin + byte] =
-          static_cast<uint8_t>(value);
+      p.write_codes[b.write_codes + y * grid.code_row_bytes + byte] = static_cast<uint8_t>(value);
     }
   };
 
@@ -312,6 +277,11 @@ __global__ void __launch_bounds__(March<index>::kColumns, March<index>::kSpec.bl
         word |= static_cast<uint32_t>(codes[kCodesPerByte * t + lane][four]) << 8 * t;
       word = transpose_codes(word);
     }
+    C* to = lowered + at;
+    if (M::kDownFull && waits) {
+      to[0] = to[M::kUpRows * M::kDownRowPitch];
+      to += M::kDownRowPitch;
+    }
     GANOPS_UNROLL
     for (int group = 0; group < M::kInRows; group++) {
       C u[M::kUp];
@@ -319,7 +289,6 @@ __global__ void __launch_bounds__(March<index>::kColumns, March<index>::kSpec.bl
       GANOPS_UNROLL
       for (int q = 0; q < M::kUp; q++) {
         const int row = group * M::kUp + q;
-        const int at = thread % M::kDown * M::kDownPitch + thread / M::kDown;
         C v;
         if constexpr (reads_codes) {
           v = leaky_relu.obey(u[q], word >> kCodeBits * row & 3);
@@ -329,10 +298,10 @@ __global__ void __launch_bounds__(March<index>::kColumns, March<index>::kSpec.bl
           word |= code << kCodeBits * row;
         }
         if constexpr (M::kDownFull) {
-          lowered[row * M::kDownRowPitch + at] = v;
+          to[row * M::kDownRowPitch] = v;
         } else {
           C finished;
-          if (column.downsample(v, M::down_phase(row), finished))
+          if (column.downsample(v, waits, M::down_phase(row), finished))
             lowered[(row - M::kFirst) / M::kDown * M::kDownRowPitch + at] = finished;
         }
       }
@@ -355,8 +324,7 @@ __global__ void __launch_bounds__(March<index>::kColumns, March<index>::kSpec.bl
       for (int row = 0; row < M::kUpRows; row++) {
         C samples[kTapsX];
         GANOPS_UNROLL
-        for (int t = 0; t < kTapsX; t++)
-          samples[t] = lowered[row * M::kDownRowPitch + half * M::kDownPitch + o + shift + t];
+        for (int t = 0; t < kTapsX; t++) samples[t] = lowered[row * M::kDownRowPitch + half * M::kDownPitch + o + t];
         const int phase = M::down_phase(row);
         GANOPS_UNROLL
         for (int age = 0; age < M::kAges; age++) {
@@ -374,12 +342,10 @@ __global__ void __launch_bounds__(March<index>::kColumns, March<index>::kSpec.bl
     }
   };
 
-  const auto narrow_rows = [&](int step) {
+  const auto narrow_rows = [&] {
     constexpr int kStrips = M::kOutColumns / M::kOutStrip;
     for (int item = thread; item < M::kOutRows * kStrips; item += M::kColumns) {
       const int row = item / kStrips, first = item % kStrips * M::kOutStrip;
-      const int out_row = step * M::kOutRows + row - M::kDelay;
-      if (out_row < 0 || out_row >= b.rows) continue;
       C sums[M::kOutStrip];
       if constexpr (M::kDownFull) {
         const OutVector even = load_vector<M::kOutStrip>(partial + row * M::kOutColumns + first);
@@ -387,7 +353,7 @@ __global__ void __launch_bounds__(March<index>::kColumns, March<index>::kSpec.bl
         GANOPS_UNROLL
         for (int i = 0; i < M::kOutStrip; i++) sums[i] = even[i] + odd[i];
       } else {
-        constexpr int kReach = (M::kDownTaps - 1 + M::kLead) / M::kDown;
+        constexpr int kReach = (M::kDownTaps - 1) / M::kDown;
         constexpr int kVectors = (M::kOutStrip + kReach + M::kOutStrip - 1) / M::kOutStrip;
         GANOPS_UNROLL
         for (int i = 0; i < M::kOutStrip; i++) sums[i] = C(0);
@@ -403,18 +369,29 @@ __global__ void __launch_bounds__(March<index>::kColumns, March<index>::kSpec.bl
           }
           GANOPS_UNROLL
           for (int t = 0; t <= kReach; t++) {
-            const int k = phase - M::kLead + t * M::kDown;
-            if (k < 0 || k >= M::kDownTaps) continue;
+            const int k = phase + t * M::kDown;
             GANOPS_UNROLL
             for (int i = 0; i < M::kOutStrip; i++) sums[i] += samples[i + t] * column.down_taps[k];
           }
         }
       }
-      write_outputs<T>(p, b, grid.store_length, out_row, first, sums);
+      Vector<T, M::kOutStrip> narrowed;
+      GANOPS_UNROLL
+      for (int i = 0; i < M::kOutStrip; i++) narrowed[i] = narrow<T>(sums[i]);
+      store_vector(outputs + row * M::kOutColumns + first, narrowed);
     }
   };
 
-  const int steps = b.steps(p, M{});
+  const auto store = [&](int step) {
+    for (int row = thread / kWarpSize; row < M::kOutRows; row += M::kColumns / kWarpSize) {
+      const int out_row = step * M::kOutRows + row - b.delay;
+      if (out_row < 0 || out_row >= b.rows) continue;
+      T* to = static_cast<T*>(p.y) + b.y + out_row * p.out_width * pixel;
+      store_row(to, pixel, outputs + row * M::kOutColumns, b.columns, grid.store_length);
+    }
+  };
+
+  const int steps = b.steps(grid, M{});
   fetch(0);
   cp_async_wait<0>();
   __syncthreads();
@@ -424,6 +401,7 @@ __global__ void __launch_bounds__(March<index>::kColumns, March<index>::kSpec.bl
   for (int step = 0; step < steps; step++) {
     __syncthreads();
     if (step + 1 < steps) fetch(step + 1);
+    if (step > 0) store(step - 1);
     if constexpr (!M::kUpFull) {
       widen_rows();
       __syncthreads();
@@ -435,7 +413,7 @@ __global__ void __launch_bounds__(March<index>::kColumns, March<index>::kSpec.bl
       apply_full_filter();
       __syncthreads();
     }
-    narrow_rows(step);
+    narrow_rows();
     if constexpr (!reads_codes) {
       if (p.write_codes) write_codes(step);
     }
@@ -444,6 +422,8 @@ __global__ void __launch_bounds__(March<index>::kColumns, March<index>::kSpec.bl
       if constexpr (reads_codes) read_codes(step + 1);
     }
   }
+  __syncthreads();
+  store(steps - 1);
 }
 
 }  // namespace ganops

@@ -14,26 +14,31 @@ struct Tile {
         lowered(scratch + plan.lowered + (plan.params.fd.separable ? plan.margin * plan.rows.stride : 0)),
         line(scratch + plan.line),
         output(scratch + plan.output),
+        output_stride(plan.tile_width),
         codes(reinterpret_cast<uint8_t*>(scratch + plan.codes)),
         codes_line(reinterpret_cast<uint8_t*>(scratch + plan.codes_line)) {}
 
   Span x, y;
   int64_t columns;  // of each phase, to the next whole vector
-  C* input;         // rows of the input, zeros around the image
+  C* input;         // rows of the input, zeros around the image; one row if plan.reads_rows
   C* widened;       // the same, upsampled along x
   C* upsampled;     // upsampled along y too, after the leaky ReLU
   C* lowered;       // downsampled along y
   C* line;          // a row of the input, or of the output phase by phase
-  C* output;
+  C* output;        // of one channel
+  int64_t output_stride;
   uint8_t* codes;  // of the upsampled samples, laid out like them
   uint8_t* codes_line;
 };
 
-// input -> widened; widened, or input where fu is full -> lowered, or upsampled where fd is full; that -> output.
+// A row of input -> a row of widened; widened, or input where fu is full -> lowered, or upsampled where fd is full;
+// that
+// -> output.
 template <class C>
 struct Passes {
+  void (*widen)(const Plan<C>&, const Tile<C>&, const C* in, int64_t row);
   using Pass = void (*)(const Plan<C>&, const Tile<C>&);
-  Pass widen, columns, narrow;
+  Pass columns, narrow;
   bool fused;  // see KernelTraits
 };
 
@@ -65,11 +70,9 @@ void correlate(C* to, int64_t n, const C* from, const TapTable<C>& table, int64_
 }
 
 template <class C>
-void widen_any(const Plan<C>& plan, const Tile<C>& t) {
-  for (int64_t row = 0; row < t.y.in_count; row++)
-    for (int64_t q = 0; q < plan.rows.phases; q++)
-      correlate(t.widened + row * plan.rows.stride + q * plan.rows.phase_stride, t.columns,
-                t.input + row * plan.in_rows.stride, plan.up_x, q);
+void widen_any(const Plan<C>& plan, const Tile<C>& t, const C* in, int64_t row) {
+  for (int64_t q = 0; q < plan.rows.phases; q++)
+    correlate(t.widened + row * plan.rows.stride + q * plan.rows.phase_stride, t.columns, in, plan.up_x, q);
 }
 
 // The leaky ReLU and the clamp, of n samples; codes are read or written where there are any.
@@ -128,7 +131,7 @@ void narrow(const Plan<C>& plan, const Tile<C>& t) {
       else
         correlate<taps>(to, n, t.upsampled + (t.y.lead + row * p.down) * plan.rows.stride, plan.down_full, s);
     }
-    join_phases(t.output + row * plan.tile_width, t.line, plan.out_phase_stride, phases, t.x.out_count);
+    join_phases(t.output + row * t.output_stride, t.line, plan.out_phase_stride, phases, t.x.out_count);
   }
 }
 

@@ -16,6 +16,7 @@ constexpr int64_t kBlockChannels = 16;       // that are read together where cha
 constexpr int64_t kCacheBytes = 512 * 1024;  // of scratch memory that a thread should not exceed
 constexpr int64_t kMaxCuts = 64;             // of an image along each axis
 constexpr int64_t kTileOverhead = 2000;      // what starting a tile costs, in samples
+constexpr int64_t kRowOverhead = 64;         // what starting a row costs: memory likes long ones
 constexpr int64_t kGrain = 20000;            // samples that are worth a thread
 constexpr int64_t kSlack = 256;              // elements that vectors may touch past the end of a buffer
 constexpr int64_t kPageElements = 512;       // rows a multiple of this apart would share cache sets
@@ -135,8 +136,9 @@ std::vector<C> correlation(const FirFilter& f, bool flipped, double scale) {
 
 // Which kernels were chosen, as far as the buffers depend on it.
 struct KernelTraits {
-  int64_t lanes;  // of a vector
-  bool fused;     // upsampling along y and what follows in one pass, with the gain folded into the filter
+  int64_t lanes;       // of a vector
+  bool fused;          // upsampling along y and what follows in one pass, with the gain folded into the filter
+  bool writes_output;  // straight into y, not into a tile
 };
 
 template <class C>
@@ -147,6 +149,7 @@ struct Plan {
   Axis x, y;
   KernelTraits kernels;
   int64_t block;                                      // channels of a tile
+  bool reads_rows;                                    // of the input one at a time, as they are upsampled along x
   int64_t tile_width, tile_height, tiles_x, tiles_y;  // of the output
   TapTable<C> up_x, up_y, down_x, down_y;             // of separable filters
   TapTable<C> up_full, down_full;                     // of full ones, x phases fastest
@@ -174,7 +177,8 @@ Plan<C>::Plan(const FilteredLreluParams& p, const KernelTraits& traits, int64_t 
       x{p.up, p.down, p.fu.width, p.fd.width, p.pad_x, p.width, p.up_width, p.out_width, std::lcm(p.up, p.down)},
       y{p.up, p.down, p.fu.height, p.fd.height, p.pad_y, p.height, p.up_height, p.out_height, p.up},
       kernels(traits),
-      block(p.channels_last ? std::min(p.channels, kBlockChannels) : 1) {
+      block(p.channels_last ? std::min(p.channels, kBlockChannels) : 1),
+      reads_rows(p.fu.separable && !p.channels_last) {
   // Tiles begin at multiples of `unit`: there codes begin with a byte, and the phases are those of the first tile.
   const int64_t unit = std::lcm<int64_t>(kCodesPerByte, p.up);
   double least = 0;
@@ -222,12 +226,12 @@ void Plan<C>::cut(int64_t width, int64_t height) {
   const Span sx = widest_span(x, width), sy = widest_span(y, height);
   in_rows = {x.in_phases(), ceil_div(sx.in_count, x.in_phases()), 0};
   in_rows.stride = in_rows.phases * in_rows.phase_stride;
-  in_stride = sy.in_count * in_rows.stride;
+  in_stride = (reads_rows ? 1 : sy.in_count) * in_rows.stride;
   rows = {x.group, round_up(sx.groups, kernels.lanes), 0};
   rows.stride = rows.phases * rows.phase_stride;
   if (rows.stride % kPageElements == 0) rows.stride += kernels.lanes;
   out_phase_stride = round_up(ceil_div(width, x.out_phases()), 2 * kernels.lanes);
-  out_stride = width * height;
+  out_stride = kernels.writes_output ? 0 : width * height;
   margin = kernels.fused ? ceil_div(y.down_taps + y.up, y.down) : 0;
 
   const int64_t rows_up = sy.groups * y.up;
@@ -248,7 +252,8 @@ void Plan<C>::cut(int64_t width, int64_t height) {
 template <class C>
 double Plan<C>::cost(int64_t threads) const {
   const Span sy = span_of(y, 0, tile_height);
-  const double tile = double(rows.stride) * (sy.groups * y.up + sy.in_count) * block + kTileOverhead;
+  const double rows_up = sy.groups * y.up + sy.in_count;
+  const double tile = (rows.stride + kRowOverhead) * rows_up * block + kTileOverhead;
   const double overflow = std::max(1.0, double(scratch * sizeof(C)) / kCacheBytes);
   return tile * overflow * ceil_div(items(), threads);
 }

@@ -15,16 +15,8 @@ __global__ void __launch_bounds__(kThreads)
   using C = accumulate_t<T>;
   const int64_t first = (static_cast<int64_t>(blockIdx.x) * kThreads + threadIdx.x) * N;
   if (first >= elements) return;
-  const T* x = static_cast<const T*>(p.x) + first;
-  T* y = static_cast<T*>(p.y) + first;
-  const bool whole = first + N <= elements;
-  Vector<T, N> x_in;
-  if (whole) {
-    x_in = load_vector<N>(x);
-  } else {
-    GANOPS_UNROLL
-    for (int i = 0; i < N; i++) x_in[i] = x[first + i < elements ? i : 0];
-  }
+  const int64_t left = elements - first;
+  const Vector<T, N> x_in = load_first<N>(static_cast<const T*>(p.x) + first, left);
 
   // (n, outer, inner) is (n, channel, pixel), or (n, pixel, channel) if channels_last.
   const int64_t inner_size = p.channels_last ? p.channels : p.pixels;
@@ -33,7 +25,7 @@ __global__ void __launch_bounds__(kThreads)
   C value[N], bias[N], unused[N];
   GANOPS_UNROLL
   for (int i = 0; i < N; i++) {
-    const bool inside = first + i < elements;
+    const bool inside = i < left;
     const int64_t channel = p.channels_last ? inner : outer, pixel = p.channels_last ? outer : inner;
     value[i] = widen(x_in[i]);
     bias[i] = unused[i] = C(0);
@@ -46,17 +38,7 @@ __global__ void __launch_bounds__(kThreads)
     }
   }
   bias_act_array<0>(p.activation.act, value, bias, unused, k);
-
-  Vector<T, N> out;
-  GANOPS_UNROLL
-  for (int i = 0; i < N; i++) out[i] = narrow<T>(value[i]);
-  if (whole) {
-    store_vector(y, out);
-  } else {
-    GANOPS_UNROLL
-    for (int i = 0; i < N; i++)
-      if (first + i < elements) y[i] = out[i];
-  }
+  store_first(static_cast<T*>(p.y) + first, value, left);
 }
 
 template <class T, int N>

@@ -10,7 +10,7 @@ Tensor modulated_conv2d_epilogue(const Tensor& x_any, const std::optional<Tensor
                                  const std::optional<Tensor>& noise, const std::optional<Tensor>& b,
                                  const std::string& act, double alpha, double gain, double clamp) {
   const Tensor x = dense(x_any);
-  Tensor y = torch::stable::empty_like(x);
+  Tensor y = new_like(x);
   const auto scale_c = in_compute_dtype(x, scale), noise_c = in_compute_dtype(x, noise), b_c = in_compute_dtype(x, b);
 
   EpilogueParams p{};

@@ -3,12 +3,13 @@
 #include <algorithm>
 #include <limits>
 
+#include "simt/footprints.h"
+
 namespace ganops::simt {
 
 namespace {
 
 constexpr unsigned kLanes = 32;
-constexpr unsigned kSectorBytes = 32;
 constexpr unsigned kBanks = 32;
 constexpr unsigned kBankBytes = 4;
 constexpr unsigned kWavefrontBytes = kBanks * kBankBytes;
@@ -54,22 +55,24 @@ void AccessStatistics::add(const AccessStatistics& other) {
   pc = other.pc;
   shared = other.shared;
   write = other.write;
+  buffer = other.buffer;
   bytes = other.bytes;
   executions += other.executions;
   lanes += other.lanes;
+  moved += other.moved;
   transactions += other.transactions;
   ideal += other.ideal;
 }
 
 // An aligned access of at most 32 bytes lies in one sector.
-unsigned count_sectors(const uint64_t* addresses, unsigned mask, unsigned) {
+unsigned count_sectors(const uint64_t* addresses, unsigned mask) {
   uint64_t sectors[kLanes];
   return make_unique(sectors, gather(addresses, mask, kSectorBytes, sectors));
 }
 
-unsigned ideal_sectors(const uint64_t* addresses, unsigned mask, unsigned bytes) {
+unsigned count_bytes(const uint64_t* addresses, unsigned mask, unsigned bytes) {
   uint64_t distinct[kLanes];
-  return divide_up(make_unique(distinct, gather(addresses, mask, bytes, distinct)) * bytes, kSectorBytes);
+  return make_unique(distinct, gather(addresses, mask, bytes, distinct)) * bytes;
 }
 
 Wavefronts count_wavefronts(const uint64_t* offsets, unsigned mask, unsigned bytes) {
@@ -107,6 +110,7 @@ void AccessLog::replay_instruction(const std::array<Access, 32>& lanes, unsigned
   statistics.pc = any->pc;
   statistics.shared = any->shared;
   statistics.write = any->write;
+  statistics.buffer = static_cast<uint32_t>(any->buffer);
   statistics.bytes = bytes;
   statistics.executions++;
   statistics.lanes += count;
@@ -117,7 +121,9 @@ void AccessLog::replay_instruction(const std::array<Access, 32>& lanes, unsigned
     counters.shared_wavefronts += wavefronts.actual;
     counters.shared_wavefronts_ideal += wavefronts.ideal;
   } else {
-    const unsigned sectors = count_sectors(addresses, mask, bytes), ideal = ideal_sectors(addresses, mask, bytes);
+    const unsigned sectors = count_sectors(addresses, mask), moved = count_bytes(addresses, mask, bytes);
+    const unsigned ideal = divide_up(moved, kSectorBytes);
+    statistics.moved += moved;
     statistics.transactions += sectors;
     statistics.ideal += ideal;
     counters.global_sectors += sectors;

@@ -32,9 +32,11 @@ struct AccessStatistics {
   uintptr_t pc = 0;  // a return address in the kernel
   bool shared = false;
   bool write = false;
+  uint32_t buffer = 0;        // of global memory, in the launch's list
   uint32_t bytes = 0;         // of one lane
   uint64_t executions = 0;    // by a warp
   uint64_t lanes = 0;         // active, over all executions
+  uint64_t moved = 0;         // bytes, those that lanes share once
   uint64_t transactions = 0;  // 32-byte sectors of global memory, or wavefronts of shared memory
   uint64_t ideal = 0;         // as many as the distinct bytes need
 
@@ -43,7 +45,8 @@ struct AccessStatistics {
 
 struct Access {
   uintptr_t pc;
-  uint64_t address : 56;  // in shared memory, the offset
+  uint64_t address : 48;  // in shared memory, the offset
+  uint64_t buffer : 8;    // of global memory
   uint64_t bytes : 6;
   uint64_t shared : 1;
   uint64_t write : 1;
@@ -76,9 +79,10 @@ class AccessLog {
   AccessTable table_;
 };
 
-// The 32-byte sectors that the lanes in `mask` touch. Every lane accesses `bytes`, a power of two, aligned.
-unsigned count_sectors(const uint64_t* addresses, unsigned mask, unsigned bytes);
-unsigned ideal_sectors(const uint64_t* addresses, unsigned mask, unsigned bytes);
+// The 32-byte sectors that the lanes in `mask` touch, and the distinct bytes. Every lane accesses `bytes`, a power of
+// two, aligned.
+unsigned count_sectors(const uint64_t* addresses, unsigned mask);
+unsigned count_bytes(const uint64_t* addresses, unsigned mask, unsigned bytes);
 
 // Shared memory serves 32 banks of 4 bytes at a time: 8-byte accesses go half a warp at a time, 16-byte ones a quarter.
 // Lanes that want the same word share it, lanes that want different words of one bank queue.

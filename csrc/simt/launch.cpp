@@ -5,6 +5,7 @@
 #include <numeric>
 #include <random>
 #include <thread>
+#include <tuple>
 
 #include "simt/scheduler.h"
 
@@ -40,7 +41,7 @@ std::string check_configuration(const LaunchRequest& request, const Options& opt
 // Counts the bytes that were read and written, and reports the bytes of outputs that were not.
 BufferRecord finish(Launch& launch, TrackedBuffer& tracked) {
   const Buffer& buffer = tracked.buffer;
-  BufferRecord record{buffer.name, buffer.bytes, 0, 0};
+  BufferRecord record{buffer.name, buffer.bytes, static_cast<unsigned>(tracked.begin % kSectorBytes), 0, 0, {}};
   int64_t first_unwritten = -1;
   for (int64_t i = 0; i < buffer.bytes; i++) {
     const Cell& cell = *tracked.shadow.at(static_cast<size_t>(i));
@@ -93,6 +94,7 @@ cudaError_t run(const LaunchRequest& request) {
   const std::lock_guard<std::mutex> lock(one_at_a_time);
 
   LaunchRecord record{request.kernel, request.grid, request.block, 0, cudaSuccess, {}, {}, {}, {}};
+  if (options().refusal != cudaSuccess) return options().refusal;
   const std::string wrong = check_configuration(request, options());
   if (!wrong.empty()) {
     record.error = cudaErrorInvalidConfiguration;
@@ -114,7 +116,17 @@ cudaError_t run(const LaunchRequest& request) {
     for (const auto& [key, statistics] : workers[i]->log.table()) record.accesses[key].add(statistics);
     record.shared_bytes = std::max(record.shared_bytes, workers[i]->shared.bytes_used());
   }
-  for (TrackedBuffer& tracked : launch.global.buffers()) record.buffers.push_back(finish(launch, tracked));
+  for (TrackedBuffer& tracked : launch.global.buffers()) {
+    record.buffers.push_back(finish(launch, tracked));
+    std::vector<Footprint>& footprints = record.buffers.back().footprints;
+    for (size_t i = 0; i < count; i++) {
+      const std::vector<Footprint>& seen = workers[i]->footprints[tracked.index].all();
+      footprints.insert(footprints.end(), seen.begin(), seen.end());
+    }
+    std::sort(footprints.begin(), footprints.end(), [](const Footprint& a, const Footprint& b) {
+      return std::tie(a.block, a.write) < std::tie(b.block, b.write);
+    });
+  }
   record.error = static_cast<cudaError_t>(launch.error.load());
   record.diagnostics = launch.diagnostics.all();
   records().push_back(std::move(record));

@@ -21,13 +21,16 @@ struct Options {
   uint64_t seed = 0;
   unsigned os_threads = 1;
   DeviceProperties device{80, 108, 163 * 1024};  // an A100
+  cudaError_t refusal = cudaSuccess;             // what launches fail with, without running
 };
 
 struct BufferRecord {
   std::string name;
   int64_t bytes;
+  unsigned start;         // in its first sector
   int64_t bytes_read;     // distinct
   int64_t bytes_written;  // distinct
+  std::vector<Footprint> footprints;
 };
 
 // What remains of a launch when it is over.

@@ -209,14 +209,15 @@ void check_shared(Worker& worker, const void* address, size_t bytes, AccessKind 
   if (finding.any()) report_finding(worker, finding, what(), pc);
 }
 
-// False where the address is not global memory but the thread's own.
-bool check_global(Worker& worker, uintptr_t address, size_t bytes, AccessKind kind, const void* pc, Stamp now) {
+// The buffer; null where the address is not global memory but the thread's own.
+const TrackedBuffer* check_global(Worker& worker, uintptr_t address, size_t bytes, AccessKind kind, const void* pc,
+                                  Stamp now) {
   Launch& launch = worker.launch();
   TrackedBuffer* tracked = launch.global.find(address);
   if (tracked == nullptr) {
     const auto call = reinterpret_cast<uintptr_t>(launch.request.call);
     const bool parameter = address - call < launch.request.call_bytes;
-    if (kind == AccessKind::kRead && (parameter || own_image().contains(address))) return false;
+    if (kind == AccessKind::kRead && (parameter || own_image().contains(address))) return nullptr;
     worker.report(Fault::kOutOfBounds, in_words(kind, bytes, launch.global.describe_nearest(address)), pc);
     worker.abort_launch(cudaErrorIllegalAddress);
   }
@@ -232,7 +233,7 @@ bool check_global(Worker& worker, uintptr_t address, size_t bytes, AccessKind ki
   const Buffer::Use use = tracked->buffer.use;
   if (kind != AccessKind::kRead && use == Buffer::Use::kInput) {
     worker.report(Fault::kReadOnly, what() + ", which the launch calls an input", pc);
-    return true;
+    return tracked;
   }
   const bool initialised = use == Buffer::Use::kInput || use == Buffer::Use::kUpdate;
   Finding finding;
@@ -241,7 +242,8 @@ bool check_global(Worker& worker, uintptr_t address, size_t bytes, AccessKind ki
     finding = update_cells(tracked->shadow.at(offset), bytes, kind, now, false, initialised);
   }
   if (finding.any()) report_finding(worker, finding, what(), pc);
-  return true;
+  worker.footprints[tracked->index].touch(worker.block_index(), address, bytes, kind != AccessKind::kRead);
+  return tracked;
 }
 
 }  // namespace
@@ -262,8 +264,8 @@ void Shadow::Free::operator()(Cell* cells) const {
 
 void GlobalMemory::track(const Buffer& buffer) {
   const auto begin = reinterpret_cast<uintptr_t>(buffer.data);
-  buffers_.push_back(
-      {buffer, begin, begin + static_cast<uintptr_t>(buffer.bytes), Shadow(static_cast<size_t>(buffer.bytes))});
+  buffers_.push_back({static_cast<unsigned>(buffers_.size()), buffer, begin,
+                      begin + static_cast<uintptr_t>(buffer.bytes), Shadow(static_cast<size_t>(buffer.bytes))});
 }
 
 TrackedBuffer* GlobalMemory::find(uintptr_t address) {
@@ -293,15 +295,16 @@ void check_access(const void* address, size_t bytes, AccessKind kind, const void
   const Stamp now = stamp_now(*worker, worker->warp().epoch);
   const auto numeric = reinterpret_cast<uintptr_t>(address);
   const bool shared = worker->shared.contains(numeric);
+  const TrackedBuffer* buffer = nullptr;
   if (shared) {
     check_shared(*worker, address, bytes, kind, pc, now);
-  } else if (!check_global(*worker, numeric, bytes, kind, pc, now)) {
+  } else if (!(buffer = check_global(*worker, numeric, bytes, kind, pc, now))) {
     return;
   }
   if (kind == AccessKind::kAtomic) return;  // counted apart
   worker->log.add(worker->running(),
-                  {reinterpret_cast<uintptr_t>(pc), shared ? worker->shared.offset_of(address) : numeric, bytes, shared,
-                   kind != AccessKind::kRead});
+                  {reinterpret_cast<uintptr_t>(pc), shared ? worker->shared.offset_of(address) : numeric,
+                   buffer ? buffer->index : 0, bytes, shared, kind != AccessKind::kRead});
 }
 
 void check_lane_access(unsigned lane, const void* address, size_t bytes, AccessKind kind, const void* pc) {

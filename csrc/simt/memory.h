@@ -9,6 +9,7 @@
 #include <string>
 #include <vector>
 
+#include "simt/footprints.h"
 #include "simt/runtime.h"
 
 namespace ganops::simt {
@@ -55,6 +56,7 @@ class Shadow {
 };
 
 struct TrackedBuffer {
+  unsigned index;
   Buffer buffer;
   uintptr_t begin;
   uintptr_t end;

@@ -75,11 +75,22 @@ std::string json(const Counters& counters) {
                  {"shared_wavefronts_ideal", std::to_string(counters.shared_wavefronts_ideal)}});
 }
 
+std::string json(const Footprint& footprint) {
+  return object({{"block", std::to_string(footprint.block)},
+                 {"write", footprint.write ? "true" : "false"},
+                 {"first", std::to_string(footprint.first)},
+                 {"last", std::to_string(footprint.last)},
+                 {"bytes", std::to_string(footprint.bytes)},
+                 {"sectors", std::to_string(footprint.sectors)}});
+}
+
 std::string json(const BufferRecord& buffer) {
   return object({{"name", quote(buffer.name)},
                  {"bytes", std::to_string(buffer.bytes)},
+                 {"start", std::to_string(buffer.start)},
                  {"bytes_read", std::to_string(buffer.bytes_read)},
-                 {"bytes_written", std::to_string(buffer.bytes_written)}});
+                 {"bytes_written", std::to_string(buffer.bytes_written)},
+                 {"footprints", list(buffer.footprints, [](const Footprint& f) { return json(f); })}});
 }
 
 std::string json(const AccessTable::value_type& entry) {
@@ -87,9 +98,11 @@ std::string json(const AccessTable::value_type& entry) {
   return object({{"pc", offset_in_library(reinterpret_cast<const void*>(statistics.pc))},
                  {"memory", statistics.shared ? "\"shared\"" : "\"global\""},
                  {"write", statistics.write ? "true" : "false"},
+                 {"buffer", statistics.shared ? "null" : std::to_string(statistics.buffer)},
                  {"bytes", std::to_string(statistics.bytes)},
                  {"executions", std::to_string(statistics.executions)},
                  {"lanes", std::to_string(statistics.lanes)},
+                 {"moved", std::to_string(statistics.moved)},
                  {"transactions", std::to_string(statistics.transactions)},
                  {"ideal", std::to_string(statistics.ideal)}});
 }
@@ -119,6 +132,11 @@ GANOPS_EXPORT void ganops_simt_configure(int order, uint64_t seed, unsigned os_t
 // What device_properties is to say.
 GANOPS_EXPORT void ganops_simt_set_device(int compute_capability, int multiprocessors, int64_t shared_bytes_per_block) {
   options().device = {compute_capability, multiprocessors, shared_bytes_per_block};
+}
+
+// Launches fail with this error from now on, unless it is 0.
+GANOPS_EXPORT void ganops_simt_refuse(int error) {
+  options().refusal = static_cast<cudaError_t>(error);
 }
 
 GANOPS_EXPORT void ganops_simt_clear() {

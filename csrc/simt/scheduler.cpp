@@ -71,6 +71,8 @@ void Worker::begin_launch(Launch& launch) {
   log.resize(thread_count_);
   log.table().clear();
   counters = {};
+  footprints.clear();
+  for (const TrackedBuffer& tracked : launch.global.buffers()) footprints.emplace_back(tracked.begin, tracked.end);
   shared.begin_launch(launch.request.shared_bytes, static_cast<size_t>(launch.options.device.shared_bytes_per_block));
   start_order_.resize(thread_count_);
   std::iota(start_order_.begin(), start_order_.end(), 0u);

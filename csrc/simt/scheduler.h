@@ -83,6 +83,7 @@ class Worker {
   SharedMemory shared;
   Counters counters;
   AccessLog log;
+  std::vector<Footprints> footprints;  // of each buffer
 
  private:
   void begin_launch(Launch& launch);

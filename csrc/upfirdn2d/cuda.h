@@ -134,15 +134,16 @@ __device__ __forceinline__ void store_box(const T* tile, const Box<T>& box) {
   for (int i = threadIdx.x; i < box.rows * vectors; i += kThreads) {
     const int r = box.rows == 1 ? 0 : i / vectors, v = i - r * vectors;
     const int start = box.at(r), at = start / kSector<T> * kSector<T> + v * N, first = at - start;
-    const T* from = tile + at;
-    T* to = box.global + r * box.row;
-    if (first >= 0 && first + N <= box.length) {
-      store_vector(to + box.offset(first), load_vector<N>(from));
-    } else {
-      GANOPS_UNROLL
-      for (int k = 0; k < N; k++)
-        if (first + k >= 0 && first + k < box.length) to[box.offset(first + k)] = from[k];
-    }
+    if (first >= 0 && first + N <= box.length)
+      store_vector(box.global + r * box.row + box.offset(first), load_vector<N>(tile + at));
+  }
+  // Elements before the first vector of a row and after the last one: a row has up to 2 N - 2, side by side.
+  for (int i = threadIdx.x; i < box.rows * 2 * N; i += kThreads) {
+    const int r = i / (2 * N), k = i % (2 * N), start = box.at(r), head = -start & (N - 1);
+    const int tail = head + (box.length - head) / N * N;  // after the last vector
+    const int element = k < N ? k : tail + k - N;
+    if (k < N ? k < head && k < box.length : head <= box.length && element < box.length)
+      box.global[r * box.row + box.offset(element)] = tile[start + element];
   }
 }
 

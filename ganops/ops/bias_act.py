@@ -1,5 +1,6 @@
 """bias_act: public function, shapes and gradient."""
 
+import math
 from typing import Any
 
 import torch
@@ -25,6 +26,17 @@ def parse_activation(act: Any, alpha: Any, gain: Any, clamp: Any) -> Activation:
     alpha = activation.alpha if alpha is None else _checks.number("alpha", alpha)
     gain = activation.gain if gain is None else _checks.number("gain", gain)
     return act, alpha, gain, _checks.clamp(clamp)
+
+
+def for_dtype(activation: Activation, dtype: torch.dtype) -> Activation:
+    """The same, with the clamp rounded to dtype: a clamped output then equals it, and the backward pass can tell."""
+    act, alpha, gain, clamp = activation
+    if clamp > 0:
+        info = torch.finfo(dtype)
+        step = info.eps * max(2.0 ** (math.frexp(clamp)[1] - 1), info.tiny)
+        clamp = round(clamp / step) * step
+        clamp = -1.0 if clamp > info.max else clamp
+    return act, alpha, gain, clamp
 
 
 def bias_act(
@@ -64,7 +76,7 @@ def bias_act(
     if not -x.ndim <= dim < x.ndim:
         raise ValueError(f"dim must be in [{-x.ndim}, {x.ndim - 1}] for x of shape {list(x.shape)}, got {dim}")
     dim %= x.ndim
-    activation = parse_activation(act, alpha, gain, clamp)
+    activation = for_dtype(parse_activation(act, alpha, gain, clamp), x.dtype)
     if b is not None:
         if autocast_dtype(x.device) and isinstance(b, Tensor):
             b = b.to(x.dtype)

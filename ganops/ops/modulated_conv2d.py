@@ -1,18 +1,22 @@
 """modulated_conv2d: public function; the gradient is that of its parts."""
 
+import functools
+from collections.abc import Callable
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from .. import _backend, _checks, _cost_model
 from .._backend import call
 from .._formats import memory_format
+from .._weight_gradients import skippable
 from ..reference import modulated_conv2d as reference
 from ..reference.bias_act import compute_dtype, keeps
+from . import _phases
+from ._convolution import Geometry, needs_graph, scaled_convolution
 from ._library import Operator, register
-from .bias_act import parse_activation, slope, sum_to_bias
+from .bias_act import for_dtype, parse_activation, slope, sum_to_bias
 from .scaled_conv2d import resampled_scaled_conv2d
 from .upfirdn2d import filter_taps
 
@@ -75,7 +79,39 @@ def modulated_conv2d(
     """
     _checks.image("x", x)
     weight, styles = _check_weight(x, weight, styles)
-    out_channels, _, kernel_height, kernel_width = weight.shape
+    x, args = parse_options(
+        *(x, weight, demodulate, prenormalize, noise, up, down, padding, resample_filter, flip_weight, input_gain),
+        *(bias, act, alpha, gain, clamp),
+    )
+    weight = skippable(weight)
+    y: Tensor
+    if _backend.is_reference():
+        y = _backend.run_reference(reference.modulated_conv2d, x, weight, styles, *args)
+    else:
+        y = _backend.without_autocast(_modulated_conv2d, x.device, x, weight, styles, *args)
+    return y
+
+
+def parse_options(
+    x: Tensor,
+    weight: Tensor,
+    demodulate: Any,
+    prenormalize: Any,
+    noise: Any,
+    up: Any,
+    down: Any,
+    padding: Any,
+    resample_filter: Any,
+    flip_weight: Any,
+    input_gain: Any,
+    bias: Any,
+    act: Any,
+    alpha: Any,
+    gain: Any,
+    clamp: Any,
+) -> tuple[Tensor, tuple[Any, ...]]:
+    """x in the dtype that autocast wants, and the checked options with their defaults filled in."""
+    out_channels, _, kernel_height, kernel_width = weight.shape[-4:]
     _checks.boolean("demodulate", demodulate)
     _checks.boolean("flip_weight", flip_weight)
     if prenormalize not in PRENORMALIZE:
@@ -96,13 +132,8 @@ def modulated_conv2d(
         x = x.to(reduced)
     if prenormalize == "auto":
         prenormalize = "max" if x.dtype in (torch.float16, torch.bfloat16) else "none"
-    args = (demodulate, prenormalize, noise, up, down, pads, f, flip_weight, input_gain, bias, *activation)
-    y: Tensor
-    if _backend.is_reference():
-        y = _backend.run_reference(reference.modulated_conv2d, x, weight, styles, *args)
-    else:
-        y = _backend.without_autocast(_modulated_conv2d, x.device, x, weight, styles, *args)
-    return y
+    activation = for_dtype(activation, x.dtype)
+    return x, (demodulate, prenormalize, noise, up, down, pads, f, flip_weight, input_gain, bias, *activation)
 
 
 def _modulated_conv2d(
@@ -136,24 +167,72 @@ def _modulated_conv2d(
     pads = reference.resampling_padding(padding, filter_taps(f), up, down)
     skips_zeros = up == 1 or (down == 1 and min(pads) >= 0)
     if skips_zeros and _cost_model.prefers_kernel(x, weight, up, down):
-        weight = weight if flip_weight else weight.flip([2, 3])
-        return resampled_scaled_conv2d(x, weight, styles, scale, noise, bias, up, down, pads, f, *activation)
+        taps = weight if flip_weight else weight.flip([2, 3])
+        return resampled_scaled_conv2d(x, taps, styles, scale, noise, bias, up, down, pads, f, *activation)
 
-    # A CPU multiplies float32 faster than 16-bit data; a GPU has matrix units for the latter.
-    work = dtype if x.device.type == "cpu" else x.dtype
-    y = x.to(work)
-    if x.shape[0] == 1 and weight[:, 0].numel() < x[0, 0].numel():
-        weight = weight * styles[:, :, None, None]  # a lone sample's weights are fewer than its pixels
-    else:
-        y = y * styles[:, :, None, None].to(work)
-    y = _resampled_conv2d(y, weight.to(work), up, down, padding, f, flip_weight)
+    def convolve(x: Tensor, weight: Tensor, geometry: Geometry) -> Tensor:
+        return scaled_convolution(x, weight, styles, geometry)
+
+    graph = needs_graph(x, weight, styles, noise, bias)
+    resampling = (up, down, padding, f, flip_weight)
+    return convolve_and_finish(convolve, x, weight, graph, resampling, scale, noise, bias, activation).to(x.dtype)
+
+
+def convolve_and_finish(
+    convolve: Callable[[Tensor, Tensor, Geometry], Tensor],
+    x: Tensor,
+    weight: Tensor,
+    graph: bool,
+    resampling: tuple[Any, ...],
+    scale: Tensor | None,
+    noise: Tensor | None,
+    bias: Tensor | None,
+    activation: tuple[Any, ...],
+) -> Tensor:
+    """resampled_conv2d and finish, the shortest way there is; graph: whether autograd will need it."""
+    x = x.to(_work_dtype(x, graph))
+    up, down, padding, f, flip_weight = resampling
+    pads = reference.resampling_padding(padding, filter_taps(f), up, down)
+    if not graph and _phases.serves(x, weight, up, down, pads):
+        taps = weight.flip([-2, -1]) if flip_weight else weight
+        return _phases.upsample_and_finish(convolve, x, taps, pads, f, scale, noise, bias, *activation)
+    return finish(resampled_conv2d(convolve, x, weight, *resampling), scale, noise, bias, activation)
+
+
+def _work_dtype(x: Tensor, graph: bool) -> torch.dtype:
+    """In which to convolve: a GPU multiplies 16-bit data in matrix units, a CPU mostly multiplies float32 faster.
+
+    A result rounded to bfloat16 may change its sign, and with it the slope of a leaky ReLU: a gradient needs better.
+    """
+    if x.device.type != "cpu" or (x.dtype == torch.bfloat16 and not graph and _multiplies_bfloat16()):
+        return x.dtype
+    return compute_dtype(x.dtype)
+
+
+@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
+@functools.cache
+def _multiplies_bfloat16() -> bool:
+    """Whether torch's bfloat16 convolutions are worth it: with AVX512-BF16, but without AMX.
+
+    On an AMD EPYC with the former, 3x3 convolutions take half the time of float32 with conversions. Of a processor that
+    says it has AMX, oneDNN makes use; where a virtual machine does not let it, that is an illegal instruction.
+    """
+    supported: bool = torch.ops.mkldnn._is_mkldnn_bf16_supported()
+    return supported and torch.cpu._is_avx512_bf16_supported() and not torch.cpu._is_amx_tile_supported()
+
+
+def finish(
+    y: Tensor, scale: Tensor | None, noise: Tensor | None, bias: Tensor | None, activation: tuple[Any, ...]
+) -> Tensor:
+    """All that follows the convolution, in one pass, if anything does."""
     if scale is None and noise is None and bias is None and activation[0] == "linear" and activation[2:] == (1.0, -1.0):
-        return y.to(x.dtype)
+        return y
     result: Tensor = call("modulated_conv2d_epilogue", y, scale, noise, bias, *activation)
-    return result.to(x.dtype)
+    return result
 
 
-def _resampled_conv2d(
+def resampled_conv2d(
+    convolve: Callable[[Tensor, Tensor, Geometry], Tensor],
     x: Tensor,
     weight: Tensor,
     up: int,
@@ -163,21 +242,27 @@ def _resampled_conv2d(
     flip_weight: bool,
 ) -> Tensor:
     """upfirdn2d up, convolution, upfirdn2d down, reordered where it saves work (filters and convolutions commute)."""
-    height, width = weight.shape[2:]
+    height, width = weight.shape[-2:]
     x0, x1, y0, y1 = padding = reference.resampling_padding(padding, filter_taps(f), up, down)
     f_up, f_down = (f if factor > 1 else None for factor in (up, down))
+    if height == width == 1 and (up == 1) != (down == 1):
+        # A pointwise convolution commutes with resampling: it runs where the image is smaller.
+        if up > 1:
+            return _upfirdn2d(convolve(x, weight, Geometry()), f_up, up, 1, padding, float(up * up))
+        return convolve(_upfirdn2d(x, f_down, 1, down, padding, 1.0), weight, Geometry())
     if up > 1 and down == 1 and min(padding) >= 0:
         # A transposed convolution of stride `up` skips the zeros; what it extends beyond the padding is cropped.
-        y = F.conv_transpose2d(x, (weight.flip([2, 3]) if flip_weight else weight).transpose(0, 1), stride=up)
+        weight = (weight.flip([-2, -1]) if flip_weight else weight).transpose(-4, -3)
+        y = convolve(x, weight, Geometry(up, transposed=True))
         crop = (x0 - width + 1, x1 - width + up, y0 - height + 1, y1 - height + up)
         return _upfirdn2d(y, f_up, 1, 1, crop, float(up * up))
     if not flip_weight:
-        weight = weight.flip([2, 3])
+        weight = weight.flip([-2, -1])
     if up == 1 and down > 1:
-        return F.conv2d(_upfirdn2d(x, f_down, 1, 1, padding, 1.0), weight, stride=down)
+        return convolve(_upfirdn2d(x, f_down, 1, 1, padding, 1.0), weight, Geometry(down))
     if up == 1 and x0 == x1 >= 0 and y0 == y1 >= 0:
-        return F.conv2d(x, weight, padding=(y0, x0))
-    y = F.conv2d(_upfirdn2d(x, f_up, up, 1, padding, float(up * up)), weight)
+        return convolve(x, weight, Geometry(padding=(y0, x0)))
+    y = convolve(_upfirdn2d(x, f_up, up, 1, padding, float(up * up)), weight, Geometry())
     return y if down == 1 else _upfirdn2d(y, f_down, 1, down, (0, 0, 0, 0), 1.0)
 
 
@@ -201,17 +286,22 @@ def _output_size(
 
 
 def _check_weight(x: Tensor, weight: Any, styles: Any) -> tuple[Tensor, Tensor]:
-    weight, styles = _checks.tensor("weight", weight), _checks.tensor("styles", styles)
+    weight = _checks.tensor("weight", weight)
     channels = x.shape[1]
     if weight.ndim != 4 or weight.shape[1] != channels or 0 in weight.shape:
         wanted = f"[O, {channels}, kh, kw] (x has {channels} channels)"
         raise ValueError(f"weight must have shape {wanted}, got {list(weight.shape)}")
-    if styles.ndim != 2 or styles.shape[0] != x.shape[0] or styles.shape[1] != channels:
-        wanted = f"[{x.shape[0]}, {channels}] (x's samples and channels)"
-        raise ValueError(f"styles must have shape {wanted}, got {list(styles.shape)}")
     _checks.same_device("weight", weight, x)
-    _checks.same_device("styles", styles, x)
-    return weight, styles
+    return weight, check_per_sample("styles", styles, x, channels, "channels")
+
+
+def check_per_sample(name: str, value: Any, x: Tensor, length: int, what: str) -> Tensor:
+    t = _checks.tensor(name, value)
+    if not _checks.has_shape(t, (x.shape[0], length)):
+        wanted = f"[{x.shape[0]}, {length}] (x's samples, {what})"
+        raise ValueError(f"{name} must have shape {wanted}, got {list(t.shape)}")
+    _checks.same_device(name, t, x)
+    return t
 
 
 def _check_input_gain(x: Tensor, value: Any) -> Tensor | None:

@@ -5,12 +5,14 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.nn.grad import conv2d_weight
 
 from .._backend import call
 from .._formats import memory_format
+from .._weight_gradients import weight_gradients_disabled
 from ..reference import scaled_conv2d as reference
 from ..reference.bias_act import compute_dtype, keeps
+from . import _convolution
+from ._convolution import Geometry, needs_graph, scaled
 from ._library import Operator, register
 from .bias_act import slope, sum_to_bias
 
@@ -73,11 +75,8 @@ def weight_gradient(x: Tensor, dy: Tensor, weight: Tensor, up: int, down: int, p
         return _transposed(weight_gradient(dy, x, transposed, 1, up, padding))
     x0, x1, y0, y1 = padding
     if x0 == x1 >= 0 and y0 == y1 >= 0:
-        pads = [y0, x0]
-    else:
-        x, pads = F.pad(x, padding), [0, 0]
-    result: Tensor = conv2d_weight(x, weight.shape, dy, stride=down, padding=pads)  # type: ignore[no-untyped-call]
-    return result
+        return _convolution.weight_gradient(dy, x, weight, Geometry(down, (y0, x0)))
+    return _convolution.weight_gradient(dy, F.pad(x, padding), weight, Geometry(down))
 
 
 def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
@@ -110,7 +109,7 @@ def _backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
         du = slope(dy, y, None, 1, ctx.activation, order=1)
     else:
         assert unscaled is not None
-        u = _scaled(unscaled, y_scale)
+        u = scaled(unscaled, y_scale)
         u = u if noise is None else u + noise.to(u.dtype)
         du = slope(dy, u, None if b is None else b.to(u.dtype), 1, ctx.activation, order=1)
 
@@ -118,14 +117,14 @@ def _backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
     padding = _transposed_padding(x, dy, weight, *geometry)
     if needs_x_scale:
         dx = convolve(du, _transposed(weight), y_scale, None, ctx.down, ctx.up, padding)
-        grads[0], grads[2] = _scaled(dx, x_scale), (dx * x).sum([2, 3])
+        grads[0], grads[2] = scaled(dx, x_scale), (dx * x).sum([2, 3])
     elif needs_x:
         grads[0] = convolve(du, _transposed(weight), y_scale, x_scale, ctx.down, ctx.up, padding)
-    if needs_weight:
+    if needs_weight and not weight_gradients_disabled():
         # A CPU multiplies float32 faster than 16-bit data.
         dtype = compute_dtype(x.dtype) if x.device.type == "cpu" else x.dtype
-        scaled = _scaled(x.to(dtype), x_scale), _scaled(du.to(dtype), y_scale)
-        grads[1] = weight_gradient(*scaled, weight.to(dtype), *geometry)
+        operands = scaled(x.to(dtype), x_scale), scaled(du.to(dtype), y_scale)
+        grads[1] = weight_gradient(*operands, weight.to(dtype), *geometry)
     if needs_y_scale and unscaled is not None:
         grads[3] = (du * unscaled).sum([2, 3])
     if needs_noise:
@@ -155,8 +154,17 @@ def resampled_scaled_conv2d(
     another operator, which keeps the convolution: the gradient in y_scale needs it.
     """
     inputs = (x, weight, x_scale, y_scale, noise, b)
-    keeps = torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in inputs)
+    keeps = needs_graph(*inputs)
     y: Tensor
+    if weight.shape[2:] == (1, 1) and (up > 1 or down > 1):
+        # A pointwise convolution commutes with resampling: it runs where the image is smaller.
+        if up > 1:
+            y = convolve(x, weight, x_scale, None, 1, 1, (0, 0, 0, 0))
+            y = call("upfirdn2d", y, f, (up, up), (1, 1), padding, False, float(up * up))
+            y = call("modulated_conv2d_epilogue", y, y_scale, noise, b, *activation)
+            return y
+        x = call("upfirdn2d", x, f, (1, 1), (down, down), padding, False, 1.0)
+        down, padding = 1, (0, 0, 0, 0)
     if up > 1:
         # All outputs that any input reaches; the filter crops or pads them.
         height, width = weight.shape[2:]
@@ -175,10 +183,6 @@ def resampled_scaled_conv2d(
         y = convolve(x, weight, x_scale, None, 1, down, padding)
     y = call("modulated_conv2d_epilogue", y, y_scale, noise, b, *activation)
     return y
-
-
-def _scaled(x: Tensor, scale: Tensor | None) -> Tensor:
-    return x if scale is None else x * scale[:, :, None, None].to(x.dtype)
 
 
 register(

@@ -1,5 +1,7 @@
 """modulated_conv2d: a convolution whose weights are scaled per sample by styles, and demodulated."""
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -10,10 +12,15 @@ from .upfirdn2d import upfirdn2d
 DEMODULATION_EPSILON = 1e-8
 
 
+def _all_but_outputs(weight: Tensor) -> list[int]:
+    """The dimensions of [O, I, kh, kw], or of a bank [K, O, I, kh, kw], but O."""
+    return [dim for dim in range(weight.ndim) if dim != weight.ndim - 4]
+
+
 def max_prenormalize(weight: Tensor, styles: Tensor) -> tuple[Tensor, Tensor]:
     """StyleGAN2: weight by its max-norm per output channel and sqrt(I*kh*kw), styles by their max-norm per sample."""
     tiny = torch.finfo(weight.dtype).tiny
-    weight_norm = weight.abs().amax([1, 2, 3], keepdim=True) * weight[0].numel() ** 0.5
+    weight_norm = weight.abs().amax(_all_but_outputs(weight), keepdim=True) * weight.shape[-3:].numel() ** 0.5
     style_norm = styles.abs().amax(1, keepdim=True)
     return weight / weight_norm.clamp_min(tiny), styles / style_norm.clamp_min(tiny)
 
@@ -21,7 +28,7 @@ def max_prenormalize(weight: Tensor, styles: Tensor) -> tuple[Tensor, Tensor]:
 def rms_prenormalize(weight: Tensor, styles: Tensor) -> tuple[Tensor, Tensor]:
     """StyleGAN3: weight by its RMS per output channel, styles by one RMS over the whole batch."""
     tiny = torch.finfo(weight.dtype).tiny
-    weight_square = weight.square().mean([1, 2, 3], keepdim=True)
+    weight_square = weight.square().mean(_all_but_outputs(weight), keepdim=True)
     return weight * weight_square.clamp_min(tiny).rsqrt(), styles * styles.square().mean().clamp_min(tiny).rsqrt()
 
 
@@ -68,28 +75,49 @@ def modulated_conv2d(
     clamp: float,
 ) -> Tensor:
     """By definition: each sample is convolved with weights of its own, w[n]."""
-    n, c, _, _ = x.shape
     y = x.to(compute_dtype(x.dtype))
     weight, styles = weight.to(y.dtype), styles.to(y.dtype)
     if demodulate and prenormalize != "none":
         weight, styles = PRENORMALIZERS[prenormalize](weight, styles)
-    w = weight[None] * styles[:, None, :, None, None]
+    weights = weight.expand(x.shape[0], *weight.shape)
+    args = (demodulate, noise, up, down, padding, resample_filter, flip_weight, input_gain, bias)
+    return convolve_samples(y, weights, styles, *args, act, alpha, gain, clamp).to(x.dtype)
+
+
+def convolve_samples(
+    x: Tensor,
+    weights: Tensor,
+    styles: Tensor,
+    demodulate: bool,
+    noise: Tensor | None,
+    up: int,
+    down: int,
+    padding: tuple[int, int, int, int],
+    resample_filter: Tensor | None,
+    flip_weight: bool,
+    input_gain: Tensor | None,
+    bias: Tensor | None,
+    *activation: Any,
+) -> Tensor:
+    """Each sample with its weights, [N, O, I, kh, kw], modulated; then noise, bias and activation."""
+    n, c, _, _ = x.shape
+    w = weights * styles[:, None, :, None, None]
     if demodulate:
         w = w * (w.square().sum([2, 3, 4], keepdim=True) + DEMODULATION_EPSILON).rsqrt()
     if input_gain is not None:
-        w = w * input_gain.to(y.dtype).expand(n, c)[:, None, :, None, None]
+        w = w * input_gain.to(x.dtype).expand(n, c)[:, None, :, None, None]
     if not flip_weight:
         w = w.flip([3, 4])
 
     f_up, f_down = (resample_filter if factor > 1 else None for factor in (up, down))
     padding = resampling_padding(padding, filter_taps(resample_filter), up, down)
-    y = upfirdn2d(y, f_up, (up, up), (1, 1), padding, False, float(up * up))
-    y = torch.cat([F.conv2d(y[i : i + 1], w[i]) for i in range(n)]) if n else F.conv2d(y, weight)
+    y = upfirdn2d(x, f_up, (up, up), (1, 1), padding, False, float(up * up))
+    y = torch.cat([F.conv2d(y[i : i + 1], w[i]) for i in range(n)]) if n else F.conv2d(y, w.sum(0))
     y = upfirdn2d(y, f_down, (1, 1), (down, down), (0, 0, 0, 0), False, 1.0)
 
     if noise is not None:
         y = y + noise.to(y.dtype)
-    return bias_act(y, bias, 1, act, alpha, gain, clamp).to(x.dtype)
+    return bias_act(y, bias, 1, *activation)
 
 
 def epilogue(

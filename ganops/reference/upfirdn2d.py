@@ -48,7 +48,7 @@ def setup_filter(
     separable: bool | None = None,
 ) -> Tensor:
     """A float32 FIR filter for upfirdn2d: see ganops.setup_filter."""
-    taps: Tensor = torch.as_tensor(1.0 if f is None else f).detach().to("cpu", torch.float32)
+    taps: Tensor = torch.as_tensor(1.0 if f is None else f, device="cpu").detach().to(torch.float32)
     if taps.ndim > 2 or taps.numel() == 0:
         raise ValueError(f"f must be a number, [taps] or [height, width], and not empty, got shape {list(taps.shape)}")
     if taps.ndim == 0:

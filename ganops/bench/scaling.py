@@ -1,0 +1,93 @@
+"""How cost grows: with pixels, channels and batch, which should be linear, and what a second thread brings."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import torch
+
+from .calls import Call
+from .jobs import Functions, Job, Settings, operator_job
+from .networks import traced
+
+FACTORS = (1, 2, 4)
+ONE_THREAD = "1 thread"
+# A large layer of each operator, by the end of its name.
+LAYERS = {
+    "sg3t-256": ["L9_148_512 filtered_lrelu"],
+    "sg3r-256": ["L9_148_724 filtered_lrelu"],
+    "sg2-256": ["b128.conv1 modulated_conv2d"],
+    "sg2-d-256": ["b256.skip conv2d_resample", "b256.conv0 bias_act"],
+}
+
+
+def scaling_jobs(settings: Settings, quick: bool) -> list[Job]:
+    """A layer with a quarter of its pixels, of its channels and all of them, then several images, by 1 thread and by
+    all."""
+    jobs = []
+    for name, ends in LAYERS.items():
+        for call in traced(name).calls:
+            if not any(str(call).endswith(end) for end in ends):
+                continue
+            for what, scale in _SCALES.items():
+                for factor in FACTORS[: 2 if quick else None]:
+                    scaled = replace(scale(call, factor), layer=f"{call.layer} {what} x{factor}")
+                    jobs.append(_on_threads(operator_job(scaled, settings, f"{call} over {what}"), settings))
+    return jobs
+
+
+def _pixels(call: Call, factor: int) -> Call:
+    """``factor`` quarters of the layer's pixels, by its height."""
+    n, c, height, width = call.shapes["x"]
+    return replace(call, shapes={**call.shapes, "x": (n, c, height * factor // FACTORS[-1], width)})
+
+
+def _channels(call: Call, factor: int) -> Call:
+    """``factor`` quarters of the channels; a convolution's outputs, as its inputs are part of every product, too."""
+    shapes = dict(call.shapes)
+    scaled = ["weight", "bias"] if "weight" in shapes else ["w"] if "w" in shapes else ["b"]
+    for name in scaled:
+        if name in shapes:
+            shapes[name] = (shapes[name][0] * factor // FACTORS[-1], *shapes[name][1:])
+    if not call.weight:
+        n, c, *size = shapes["x"]
+        shapes["x"] = (n, c * factor // FACTORS[-1], *size)
+    return replace(call, shapes=shapes)
+
+
+def _batch(call: Call, factor: int) -> Call:
+    shapes = dict(call.shapes)
+    for name in ("x", "styles"):
+        if name in shapes:
+            shapes[name] = (factor, *shapes[name][1:])
+    return replace(call, shapes=shapes)
+
+
+_SCALES: dict[str, Callable[[Call, int], Call]] = {"pixels": _pixels, "channels": _channels, "batch": _batch}
+
+
+def _on_threads(job: Job, settings: Settings) -> Job:
+    """The same by one thread, too, as an implementation of its own."""
+    threads = torch.get_num_threads()
+
+    def prepare() -> Functions:
+        functions = job.prepare()
+        main = next(iter(functions))
+        if threads > 1:
+            functions[ONE_THREAD] = _limited(functions[main], threads)
+        return functions
+
+    return replace(job, prepare=prepare, beside=[ONE_THREAD])
+
+
+def _limited(function: Callable[[], Any], threads: int) -> Callable[[], Any]:
+    def run() -> Any:
+        torch.set_num_threads(1)
+        try:
+            return function()
+        finally:
+            torch.set_num_threads(threads)
+
+    return run

@@ -1,0 +1,129 @@
+"""The convolution of scaled channels, as a step of autograd that can leave out the weight's gradient."""
+
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from .._weight_gradients import weight_gradients_disabled
+
+Pair = tuple[int, int]
+
+
+class Geometry(NamedTuple):
+    """Of a convolution, or of a transposed one. Pairs are (y, x)."""
+
+    stride: int = 1
+    padding: Pair = (0, 0)
+    transposed: bool = False
+    output_padding: Pair = (0, 0)
+
+    def arguments(self) -> tuple[Any, ...]:
+        return [self.stride] * 2, self.padding, (1, 1), self.transposed, self.output_padding, 1
+
+    def adjoint(self, x: Tensor, weight: Tensor, y: Tensor) -> "Geometry":
+        """The geometry that maps y's gradient to x's, with the same weight."""
+        if self.transposed:
+            return Geometry(self.stride, self.padding)
+        sizes = zip(x.shape[2:], y.shape[2:], weight.shape[-2:], self.padding, strict=True)
+        y_rest, x_rest = (into - ((out - 1) * self.stride - 2 * pad + taps) for into, out, taps, pad in sizes)
+        return Geometry(self.stride, self.padding, True, (y_rest, x_rest))
+
+
+def needs_graph(*tensors: Tensor | None) -> bool:
+    return torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in tensors)
+
+
+def scaled_convolution(
+    x: Tensor, weight: Tensor, scale: Tensor | None, geometry: Geometry, scales_output: bool = False
+) -> Tensor:
+    """Convolve ``x * scale[n, c]``, or scale the result, with weight: [O, I, kh, kw], or [I, O, kh, kw] if transposed.
+
+    Computed in x's dtype. Differentiable to any order; :func:`ganops.no_weight_gradients` is honoured.
+    """
+    if not needs_graph(x, weight, scale):
+        return _ScaledConvolution.forward(x, weight, scale, geometry, scales_output)
+    y: Tensor = _ScaledConvolution.apply(x, weight, scale, geometry, scales_output)  # type: ignore[no-untyped-call]
+    return y
+
+
+class _ScaledConvolution(torch.autograd.Function):
+    @staticmethod
+    def forward(x: Tensor, weight: Tensor, scale: Tensor | None, geometry: Geometry, scales_output: bool) -> Tensor:
+        if scale is None:
+            return convolution(x, weight, geometry)
+        if _is_lone(x, weight):
+            return convolution(x, weight * _along_weight(scale, scales_output != geometry.transposed), geometry)
+        if scales_output:
+            return scaled(convolution(x, weight, geometry), scale)
+        return convolution(scaled(x, scale), weight, geometry)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+        x, weight, scale, ctx.geometry, ctx.scales_output = inputs
+        ctx.save_for_backward(x, weight, scale)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        (dy,) = gradients
+        x, weight, scale = ctx.saved_tensors
+        geometry: Geometry = ctx.geometry
+        adjoint = geometry.adjoint(x, weight, dy)
+        needs_x, needs_weight, needs_scale = ctx.needs_input_grad[:3]
+        needs_weight = needs_weight and not weight_gradients_disabled() and is_wanted(ctx, 1)
+        dx = dweight = dscale = None
+        if ctx.scales_output:
+            scaled_dy = scaled(dy, scale)
+            dx = scaled_convolution(scaled_dy, weight, None, adjoint) if needs_x else None
+            dscale = _dot(scaled_convolution(x, weight, None, geometry), dy, scale) if needs_scale else None
+            dweight = weight_gradient(scaled_dy, x, weight, geometry) if needs_weight else None
+        elif needs_weight and scale is not None and _is_lone(x, weight):
+            of_scaled = weight_gradient(dy, x, weight, geometry)
+            dweight = of_scaled * _along_weight(scale, geometry.transposed)
+            dscale = (of_scaled * weight).sum((1, 2, 3) if geometry.transposed else (0, 2, 3))[None]
+            dx = scaled_convolution(dy, weight, scale, adjoint, scales_output=True) if needs_x else None
+        else:
+            if needs_x or needs_scale:
+                of_scaled = scaled_convolution(dy, weight, None, adjoint)
+                dx = scaled(of_scaled, scale)
+                dscale = _dot(of_scaled, x, scale) if needs_scale else None
+            dweight = weight_gradient(dy, scaled(x, scale), weight, geometry) if needs_weight else None
+        return dx, dweight, dscale, None, None
+
+
+def _is_lone(x: Tensor, weight: Tensor) -> bool:
+    """Whether to scale the weight: those of one sample, if they are fewer than its pixels."""
+    return x.shape[0] == 1 and weight.numel() < x.numel()
+
+
+def _along_weight(scale: Tensor, first_dim: bool) -> Tensor:
+    return scale.reshape((-1, 1, 1, 1) if first_dim else (1, -1, 1, 1))
+
+
+def scaled(x: Tensor, scale: Tensor | None) -> Tensor:
+    return x if scale is None else x * scale[:, :, None, None].to(x.dtype)
+
+
+def _dot(a: Tensor, b: Tensor, like: Tensor) -> Tensor:
+    return torch.einsum("nchw,nchw->nc", a, b).to(like.dtype)
+
+
+def convolution(x: Tensor, weight: Tensor, geometry: Geometry) -> Tensor:
+    y: Tensor = torch.ops.aten.convolution(x, weight.to(x.dtype), None, *geometry.arguments())
+    return y
+
+
+def weight_gradient(dy: Tensor, x: Tensor, weight: Tensor, geometry: Geometry) -> Tensor:
+    options = (None, *geometry.arguments(), [False, True, False])
+    dweight: Tensor = torch.ops.aten.convolution_backward(dy, x, weight.detach().to(x.dtype), *options)[1]
+    return dweight.to(weight.dtype)
+
+
+def is_wanted(ctx: Any, index: int) -> bool:
+    """Whether this backward pass goes on through the input of this index: torch.autograd.grad names those it wants."""
+    if torch.compiler.is_compiling():
+        return True
+    try:
+        return torch._C._will_engine_execute_node(ctx.next_functions[index][0])
+    except RuntimeError:  # of a leaf, torch.autograd.grad does not say
+        return True

@@ -1,0 +1,85 @@
+"""Modulated convolutions on a CPU where no gradient is needed: other ways to the same values."""
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from cases import ADAPTIVE_MODULATED_CONV2D, DTYPES, MODULATED_CONV2D, TOLERANCE, Case, relative_error
+from test_ops import reference_gradients, with_16_bit_normalisation
+from torch import Tensor
+
+import ganops
+from ganops.ops import _phases, modulated_conv2d
+
+PHASES = torch.ops.ganops.modulated_conv2d_phases.default
+GENERATOR = torch.Generator().manual_seed(0)
+
+
+def normal(*shape: int, dtype: torch.dtype = torch.float64) -> Tensor:
+    return torch.randn(shape, generator=GENERATOR, dtype=torch.float64).to(dtype)
+
+
+@pytest.mark.parametrize("bfloat16", [False, True])
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("case", MODULATED_CONV2D + ADAPTIVE_MODULATED_CONV2D, ids=str)
+def test_values_without_a_graph(case: Case, dtype: torch.dtype, bfloat16: bool, monkeypatch) -> None:
+    """Whether or not the processor multiplies bfloat16 itself."""
+    monkeypatch.setattr(modulated_conv2d, "_multiplies_bfloat16", lambda: bfloat16)
+    tensors = case.tensors(dtype)
+    expected = reference_gradients(with_16_bit_normalisation(case, dtype), tensors, order=0)
+    with torch.no_grad():
+        y = case.run(tensors)
+    assert y.dtype == dtype and y.is_contiguous()
+    assert relative_error(y, expected[0].detach()) <= TOLERANCE[dtype]
+
+
+@pytest.mark.skipif(ganops.backends()["cpu"] != "available", reason="no compiled kernels")
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16, torch.float16], ids=str)
+@pytest.mark.parametrize("taps", [(1, 1), (4, 4), (3, 5), (12, 12)], ids=str)
+@pytest.mark.parametrize("size", [(1, 1), (8, 9), (5, 80)], ids=str)
+@pytest.mark.parametrize("padding", [(1, 2, 3, 0), (-1, 2, 3, -2), (12, 12, 12, 12), (60, 0, -1, 20)], ids=str)
+def test_phases(taps: tuple[int, int], size: tuple[int, int], padding: tuple[int, ...], dtype: torch.dtype) -> None:
+    height, width = size
+    out = [2 * height + sum(padding[2:]) - taps[0], 2 * width + sum(padding[:2]) - taps[1]]
+    if min(out) < 1:
+        return
+    phases = [normal(2, 3, h, w, dtype=dtype) for h in (height, height - 1) for w in (width, width - 1)]
+    scale, noise, b = normal(2, 3, dtype=dtype), normal(2, 1, *out, dtype=dtype), normal(3, dtype=dtype)
+    options: tuple[Any, ...] = (padding, "lrelu", 0.2, 1.5, 3.0)
+    f = normal(*taps).float()
+    y = PHASES(*phases, f, scale, noise, b, *options)
+    expected = _phases._reference(*(t.double() for t in (*phases, f, scale, noise, b)), *options)
+    assert y.shape == expected.shape
+    assert relative_error(y, expected) <= 3 * TOLERANCE[dtype]
+    bare = (padding, "linear", 0.0, 1.0, -1.0)
+    expected = _phases._reference(*(t.double() for t in (*phases, f)), None, None, None, *bare)
+    assert relative_error(PHASES(*phases, f, None, None, None, *bare), expected) <= 3 * TOLERANCE[dtype]
+
+
+def calls_of_phases(tensors: dict[str, Tensor], **options: Any) -> int:
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profiled:
+        ganops.modulated_conv2d(**tensors, up=2, padding=1, **options)
+    return sum(event.name == "ganops::modulated_conv2d_phases" for event in profiled.events())
+
+
+@pytest.mark.skipif(ganops.backends()["cpu"] != "available", reason="no compiled kernels")
+@pytest.mark.parametrize("wanted", ["x", "weight", "styles", "noise", "bias"])
+def test_phases_serve_only_where_no_gradient_is_needed(wanted: str) -> None:
+    shapes = {"x": (1, 3, 4, 5), "weight": (2, 3, 3, 3), "styles": (1, 3), "noise": (8, 10), "bias": (2,)}
+    tensors = {name: normal(*shape) for name, shape in shapes.items()}
+    assert calls_of_phases(tensors) == 1
+    tensors[wanted].requires_grad_()
+    assert calls_of_phases(tensors, demodulate=False) == 0
+    y = ganops.modulated_conv2d(**tensors, up=2, padding=1, demodulate=False)
+    assert torch.autograd.grad(y.square().sum(), tensors[wanted])[0].abs().max() > 0
+
+
+@pytest.mark.parametrize("options", [[], ["--backward", "--processor-time"]], ids=str)
+def test_benchmark(options: list[str]) -> None:
+    script = Path(__file__).resolve().parents[1] / "benchmarks" / "modulated_conv2d.py"
+    command = [sys.executable, str(script), "1x1-256", "--repeat", "1", "--threads", "1", *options]
+    head, _, line = subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()
+    assert "threads: 1" in head and line.startswith("1x1-256") and len(line.split()) == 6

@@ -12,7 +12,9 @@ from torch import Tensor
 
 import ganops
 from ganops import _cost_model, _tuning
+from ganops.__main__ import main
 from ganops._cost_model import Convolution, Gpu, kernel_seconds, kernel_wins, torch_seconds
+from ganops.cli import BAD_ARGUMENT
 
 A100 = Gpu("A100", 80, 108, 1.41e9, 1.555e12)
 LAYER = Convolution(1, 128, 256, 256, 128, 3, 3, 1, 1, element_bytes=2, channels_last=False)
@@ -160,3 +162,27 @@ def test_tune_keeps_how_far_the_model_is_off(monkeypatch: pytest.MonkeyPatch) ->
     modelled = [kernel_seconds(s, A100) / torch_seconds(s, A100, True) for s in shapes]
     assert table["16-bit 3x3"] == pytest.approx(3 / (modelled[0] * modelled[1]) ** 0.5)
     assert _tuning.correction("A100", "16-bit 3x3") == table["16-bit 3x3"] and where.exists()
+
+
+def test_bench_tunes_a_gpu(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    class Clock:
+        def prepare(self, function: object) -> object:
+            return iter((5.0, 2000.0, 1.0e6)).__next__
+
+    def tune(device: torch.device, seconds: object) -> tuple[dict[str, float], Path]:
+        assert device == torch.device("cuda", 3)
+        return {"16-bit 3x3": seconds(lambda: None)}, tmp_path  # type: ignore[operator]
+
+    monkeypatch.setattr("ganops._backend.why_not", lambda *_: None)
+    monkeypatch.setattr("ganops.bench.clock.CudaClock", Clock)
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: 3)
+    monkeypatch.setattr(_tuning, "tune", tune)
+    assert main(["bench", "--tune", "--repeat", "3"]) == 0
+    assert f"16-bit 3x3          2.00\nkept in {tmp_path}\n" in capsys.readouterr().out
+
+
+def test_bench_without_a_gpu_tunes_nothing(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr("ganops._backend.why_not", lambda *_: "torch sees no GPU")
+    assert main(["bench", "--tune"]) == BAD_ARGUMENT
+    assert "argument --tune: torch sees no GPU" in capsys.readouterr().err
+    assert not _tuning.path().exists()

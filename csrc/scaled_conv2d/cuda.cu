@@ -269,9 +269,8 @@ void launch_tile(const ScaledConv2dParams& p, const DeviceProperties& device, vo
 // Output channels, each of 128 pixels, that the busiest multiprocessor makes with kOut of them in a block.
 template <int kOut>
 int64_t work_of_one(const ScaledConv2dParams& p, const DeviceProperties& device) {
-  const int64_t tiles = ceil_div(p.samples * p.height.out * p.width.out, 128),
-                blocks = tiles * ceil_div(p.out_channels, kOut);
-  return ceil_div(blocks, device.multiprocessors) * kOut;
+  const int64_t tiles = ceil_div(p.samples * p.height.out * p.width.out, 128);
+  return ceil_div(tiles * ceil_div(p.out_channels, kOut), device.multiprocessors) * kOut;
 }
 
 bool is_pointwise(const ScaledConv2dParams& p) {

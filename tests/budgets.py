@@ -141,15 +141,15 @@ CALLS["scaled_conv2d, channels last"] = convolution
 for _size in (257, 256, 513):
     CALLS[f"upfirdn2d blur {_size}"] = functools.partial(upfirdn2d, _size, BLUR, [1, 1] if _size % 2 else [2, 2])
 CALLS["upfirdn2d blur 257, float32"] = functools.partial(upfirdn2d, 257, BLUR, [1, 1], dtype=torch.float32)
-# Filters of augmented images, which are planes.
-for _dtype in (torch.float16, torch.float32):
-    for _name, _size, _f, _options in (
-        ("12 taps, up 2", 148, UP12, {"padding": [6, 5], "up": 2}),
-        ("12 taps, down 2", 266, DOWN12, {"padding": [0, 0], "down": 2}),
-        ("24 taps, up 4", 64, UP24, {"padding": [12, 11], "up": 4}),
-        ("24 taps, down 4", 256, UP24, {"padding": [10, 10], "down": 4}),
-    ):
-        CALLS[f"upfirdn2d {_name}, {str(_dtype)[6:]}"] = functools.partial(
+# Longer filters; of augmented images, which are planes in float32, those of 12 taps.
+for _name, _size, _f, _options in (
+    ("12 taps, up 2", 148, UP12, {"padding": [6, 5], "up": 2}),
+    ("12 taps, down 2", 266, DOWN12, {"padding": [0, 0], "down": 2}),
+    ("24 taps, up 4", 64, UP24, {"padding": [12, 11], "up": 4}),
+    ("24 taps, down 4", 256, UP24, {"padding": [10, 10], "down": 4}),
+):
+    for _dtype in (torch.float16, torch.float32) if _f.numel() == 12 else (torch.float16,):
+        CALLS[f"upfirdn2d {_name}, {str(_dtype).removeprefix('torch.')}"] = functools.partial(
             upfirdn2d, _size, _f, dtype=_dtype, **_options
         )
 # StyleGAN3-T convolves by 3x3, which leaves a margin of one pixel a side; R by 1x1.

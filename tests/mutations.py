@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import argparse
 import os
+import resource
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
@@ -19,7 +21,7 @@ from pathlib import Path
 from simt_build import CSRC, JOBS, ROOT
 
 CACHE = ROOT / "build" / "mutations"
-TIMEOUT = 120  # seconds for one child's cases
+TIMEOUT = 120  # seconds of processor time for one child's cases
 NOT_CAUGHT = "not caught"
 
 
@@ -51,7 +53,9 @@ class Mutation:
 
 BIAS, EPILOGUE = "bias_act/cuda.cu", "modulated_conv2d/cuda.cu"
 FIR, TILES = "upfirdn2d/cuda.cu", "upfirdn2d/cuda.h"
-MARCH, PLAN, FETCH, DIRECT = (f"filtered_lrelu/{name}.h" for name in ("march", "march_plan", "march_fetch", "direct"))
+MARCH, PLAN, FETCH, TENSOR, DIRECT = (
+    f"filtered_lrelu/{name}.h" for name in ("march", "march_plan", "march_fetch", "march_tensor", "direct")
+)
 CONV, CONV_TILE, CONV_LOAD, CONV_PRODUCT = (
     f"scaled_conv2d/{name}" for name in ("cuda.cu", "tile.h", "load.h", "product.h")
 )
@@ -95,6 +99,9 @@ MUTATIONS = [
     Mutation("march: no wait for the next rows", MARCH, "cp_async_wait<0>();", "", 2),
     Mutation("march: codes shifted by one bit", MARCH, "word >> kCodeBits * row & 3", "word >> row & 3"),
     Mutation("march: one half counted twice", MARCH, "even[i] + odd[i]", "even[i] + even[i]"),
+    Mutation("march: taps by another diagonal", TENSOR, "- 2 * (lane / 4);", "- 2 * (lane / 4) + 1;"),
+    Mutation("march: ring of rows too short", TENSOR, "row >> 1 & (kRing - 1)", "row >> 1 & (kRing / 2 - 1)"),
+    Mutation("march: both tiles alike", TENSOR, "first_tile + (lane >> 3 & 1)", "first_tile"),
     Mutation("march: rows of the next block", MARCH, "out_row < 0 || out_row >= b.rows", "out_row < 0"),
     Mutation("march: input shifted by one", PLAN, "p.pad_x - 1) / M::kUp + 1", "p.pad_x - 1) / M::kUp"),
     Mutation("march: phase along x forgotten", MARCH, "M::kColumns - grid.lead_x", "M::kColumns"),
@@ -200,9 +207,8 @@ def what_catches(library: Path, op: str) -> str:
     """The same in a process of its own, which a bug may bring down."""
     command = [sys.executable, __file__, "--library", str(library), "--op", op]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "tests")])}
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT, env=environment)
-    except subprocess.TimeoutExpired:
+    done = subprocess.run(command, capture_output=True, text=True, env=environment)
+    if done.returncode == -signal.SIGXCPU:
         return f"{NOT_CAUGHT}: it ran for {TIMEOUT} s"
     return done.stdout.strip() or f"{NOT_CAUGHT}: the process ended with {done.returncode}: {done.stderr[-500:]}"
 
@@ -220,6 +226,7 @@ def main() -> int:
     parser.add_argument("--op", help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.library:
+        resource.setrlimit(resource.RLIMIT_CPU, (TIMEOUT, TIMEOUT + 1))
         print(run_cases(args.library, args.op))
         return 0
     missed = 0

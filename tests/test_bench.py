@@ -16,12 +16,13 @@ from cases import BLUR, DOWN12, RADIAL12, UP12, UP24
 
 import ganops
 from ganops.__main__ import main
-from ganops.bench import machine, peers, suites
+from ganops.bench import machine, peers, runtimes, scaling, suites
 from ganops.bench.calls import OPERATORS, Call, operator
 from ganops.bench.clock import CpuClock, CudaClock, Interrupted, Timed, measure
-from ganops.bench.jobs import Job, Settings, operator_job, operator_jobs
+from ganops.bench.jobs import Job, Settings, network_job, operator_job, operator_jobs
 from ganops.bench.machine import Peaks
-from ganops.bench.networks import traced
+from ganops.bench.networks import NETWORKS, traced
+from ganops.bench.parts import parts_of
 from ganops.bench.report import Report, Row, compare, totals
 from ganops.bench.run import Effort, run_jobs
 
@@ -88,13 +89,45 @@ def test_flops_of_a_convolution_and_of_its_parts() -> None:
     assert up.product_flops() == plain.product_flops()
     assert up.flops() - up.product_flops() == 2 * 5 * 480 * (2 * 16 + 4)
     assert plain.elements() == 2 * 8 * 120 + 5 * 8 * 9 + 16 + 2 * 5 * 120
-    (blur,) = suites._parts(up)
+    (blur,) = parts_of(up)
     assert blur.op == "upfirdn2d" and blur.shapes["x"] == (2, 5, 21, 25) and blur.output_shape() == (2, 5, 20, 24)
 
 
 def test_a_floor_is_the_slower_of_arithmetic_and_memory() -> None:
     assert PEAKS.floor_ms(1e9, 1.0) == pytest.approx(1000)
     assert PEAKS.floor_ms(1.0, 1e9) == pytest.approx(10000)
+
+
+def test_the_scaling_suite_grows_by_what_it_says() -> None:
+    jobs = suites.jobs("scaling", SETTINGS, quick=False, batch=1, words=[])
+    series: dict[str, list[Job]] = {}
+    for job in jobs:
+        series.setdefault(job.series, []).append(job)
+    assert len(series) == 5 * 3 and all(len(points) == 3 for points in series.values())
+    for name, points in series.items():
+        growth = [point.flops / points[0].flops for point in points]
+        assert growth == pytest.approx([1, 2, 4], rel=0.35 if "pixels" in name else 0.01), name  # pixels have margins
+
+
+def test_every_suite_has_its_jobs() -> None:
+    names = [job.name for job in suites.jobs("peers", SETTINGS, quick=True, batch=1, words=[])]
+    assert names[:3] == ["sg2-64", "sg3t-64", "sg3r-64"] and "sg2-64 R1, malloc keeps" in names
+    assert "sg3t-64 bfloat16, malloc keeps" in names and "mobile, malloc keeps" in names
+    assert len(suites.jobs("models", SETTINGS, quick=True, batch=1, words=[])) == 5
+    training = suites.jobs("training", SETTINGS, quick=True, batch=1, words=[])
+    assert [job.name for job in training] == [f"sg2-64 {part}" for part in ("G main", "path length", "D main", "R1")]
+    assert training[0].shape == (4, 3, 64, 64)
+
+
+def test_one_thread_is_an_implementation_and_leaves_the_others_theirs(monkeypatch: pytest.MonkeyPatch) -> None:
+    threads: list[int] = []
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
+    monkeypatch.setattr(torch, "set_num_threads", threads.append)
+    job = Job("", (1,), "float32", "forward", [], lambda: {"cpu": lambda: threads.append(0)})
+    functions = scaling._on_threads(job).prepare()
+    assert list(functions) == ["cpu", "1 thread"]
+    functions["1 thread"]()
+    assert threads == [1, 0, 2]
 
 
 class FakeClock(CpuClock):
@@ -355,3 +388,15 @@ def test_a_peer_is_timed_beside_the_reference(tmp_path: Path) -> None:
     result = measure(operator_job(call, settings).prepare(), FakeClock(), 1, 100)
     assert list(result) == ["reference", "rosinality"]
     assert result["rosinality"].difference is not None and result["rosinality"].difference < 1e-6
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("runtime", runtimes.RUNTIMES)
+@pytest.mark.parametrize("name", ["sg2-64", "sg3t-64", "mobile"])
+def test_an_exported_network_draws_the_same_image(name: str, runtime: str) -> None:
+    if reason := runtimes.missing(runtime):
+        pytest.skip(reason)
+    settings = Settings(implementations=["reference", runtime])
+    result = measure(network_job(NETWORKS[name], settings).prepare(), FakeClock(), 1, 0)
+    assert not result[runtime].error and result[runtime].difference is not None
+    assert result[runtime].difference < 1e-3

@@ -1,6 +1,7 @@
 """python -m ganops info, and python -m ganops check."""
 
 import os
+import re
 import subprocess
 import sys
 
@@ -8,6 +9,7 @@ import pytest
 import torch
 
 import ganops
+from ganops import _load
 from ganops.__main__ import BROKEN_PIPE, main
 from ganops.cli import check
 from ganops.ops._library import OPERATORS
@@ -18,6 +20,8 @@ def test_info_names_what_serves_each_operator(capsys: pytest.CaptureFixture[str]
     text = capsys.readouterr().out
     for word in (ganops.__version__, torch.__version__, "driver", "GPU"):
         assert word in text
+    if not _load.UNAVAILABLE:
+        assert re.search(r"built by (g|clang)\+\+ \d+\.\d+", text)
     on_cpu, on_cuda = text.split("on cpu: ", 1)[1].split("on cuda: ", 1)
     for operator in OPERATORS:
         assert f"  {operator.name}\n" in on_cpu and f"  {operator.name}\n" in on_cuda

@@ -15,8 +15,8 @@ import torch.nn.functional as F
 
 import ganops
 import ganops.compat
-from ganops.compat.nvlabs.conv2d_resample import conv2d_resample
-from ganops.compat.nvlabs.grid_sample_gradfix import grid_sample
+from ganops.compat.served.nvlabs.conv2d_resample import conv2d_resample
+from ganops.compat.served.nvlabs.grid_sample_gradfix import grid_sample
 from ganops.reference.upfirdn2d import upfirdn2d as reference_upfirdn2d
 
 Write = Callable[[Mapping[str, str]], Path]
@@ -83,7 +83,7 @@ def test_operators_are_served_without_running_the_codebases_files(codebase: Writ
     torch.testing.assert_close(conv2d_gradfix.conv2d(x, weight, padding=1), F.conv2d(x, weight, padding=1))
     with pytest.raises(ValueError, match="impl must be 'cuda' or 'ref', got 'gpu'"):
         bias_act.bias_act(x, impl="gpu")
-    assert states()["torch_utils.ops.bias_act"] == "replaced by ganops.compat.nvlabs.bias_act"
+    assert states()["torch_utils.ops.bias_act"] == "replaced by ganops.compat.served.nvlabs.bias_act"
 
 
 @pytest.mark.parametrize("package", ["", "foo.", "src.lib."])
@@ -222,7 +222,7 @@ def test_modulated_conv2d_of_network_files(codebase: Write, keep: tuple[str, ...
     now = [networks_stylegan2.modulated_conv2d, networks_stylegan3.modulated_conv2d]
     assert [a is b for a, b in zip(functions, now, strict=True)] == [bool(keep)] * 2
     state = states()["training.networks_stylegan2.modulated_conv2d"]
-    assert state == ("left alone to be kept" if keep else "patched by ganops.compat.nvlabs.networks_stylegan2")
+    assert state == ("left alone to be kept" if keep else "patched by ganops.compat.served.nvlabs.networks_stylegan2")
 
 
 def test_networks_that_come_with_a_pickle(codebase: Write) -> None:
@@ -280,7 +280,7 @@ def test_loaded_modules_are_patched_in_place_and_restored(codebase: Write) -> No
     torch.testing.assert_close(layer(x), F.leaky_relu(x, 0.2) * 2**0.5)
     assert op.fused_act.calls == [] and conv2d_gradfix.enabled is True
     assert isinstance(layer, op.fused_act.FusedLeakyReLU)
-    assert states()["op.fused_act"] == "replaced in place by ganops.compat.rosinality.fused_act"
+    assert states()["op.fused_act"] == "replaced in place by ganops.compat.served.rosinality.fused_act"
     ganops.compat.uninstall()
     for module, expected in zip(modules, before, strict=True):
         assert names(module).keys() == expected.keys()
@@ -382,3 +382,8 @@ def test_bad_arguments(codebase: Write) -> None:
         ganops.compat.install()
     ganops.compat.uninstall()
     ganops.compat.uninstall()
+
+
+def test_the_migration_page_names_what_is_replaced() -> None:
+    page = (Path(__file__).parents[1] / "docs" / "migration.md").read_text()
+    assert {name for name in ganops.compat.KEEPABLE if f"`{name}`" not in page} == set()

@@ -66,7 +66,7 @@ def test_a_script(checkout: Path) -> None:
     assert argv == ["link.py", "--help", "-m", "--keep", "nothing"] and Path(path) == checkout.resolve()
     assert (name, file, device) == ("__main__", "link.py", "cpu")
     lines = {line.split()[0]: line.split(maxsplit=1)[1] for line in result.stderr.splitlines()[1:]}
-    assert lines["torch_utils.ops.bias_act"] == "replaced    by ganops.compat.nvlabs.bias_act"
+    assert lines["torch_utils.ops.bias_act"] == "replaced    by ganops.compat.served.nvlabs.bias_act"
     assert lines["training.networks_stylegan3.modulated_conv2d"].startswith("patched")
     assert lines["torch_utils.ops.conv2d_gradfix"] == "left alone  to be kept"
     assert lines.keys() & {"torch_utils.misc", "training.networks_stylegan2.modulated_conv2d"} == set()
@@ -80,6 +80,11 @@ def test_a_module_and_its_child_processes(checkout: Path) -> None:
     draw = str(checkout / "tools" / "draw.py")
     assert (argv, name, file) == ([draw, "--spawn"], "__main__", draw) and Path(path) == checkout
     assert [Path(child.removeprefix("child ")).parent.name for child in children] == ["nvlabs"]
+
+
+def test_starting_costs_little_more_than_torch() -> None:
+    code = "import sys, ganops.cli.run, ganops.compat; sys.exit('torch._dynamo' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
 @pytest.mark.parametrize(

@@ -188,6 +188,19 @@ def test_storage_at_any_offset(offset: int, emulator: Emulator) -> None:
     assert_clean(emulator)
 
 
+@pytest.mark.parametrize(("scale", "size"), [(2.0**-16, 4096.0), (2.0**12, 2.0**-6)])
+def test_taps_that_float16_cannot_hold(scale: float, size: float, emulator: Emulator) -> None:
+    """The tensor cores' taps are 16-bit numbers, scaled to fit."""
+    instance = INSTANCES[3]
+    x = (torch.randn(1, 2, 30, 41, generator=torch.Generator().manual_seed(0)) * size).half()
+    arguments = (instance.fu, instance.fd * scale, None, 2, 2, 9)
+    y = ganops.filtered_lrelu(x, *arguments)
+    with ganops.backend("reference"):
+        expected = ganops.filtered_lrelu(x.double(), *arguments)
+    assert_close([y], [expected], TOLERANCE[torch.float16], (1,))
+    assert kernels(assert_clean(emulator)) == [("march", "3", "false")]
+
+
 DIRECT_DTYPES = [torch.float64, torch.float16]
 
 

@@ -51,6 +51,6 @@ def test_every_case_is_recorded() -> None:
 def test_no_kernel_takes_more_instructions_than_recorded() -> None:
     known, compiler = recorded(), _gpu.build_info().compiler
     if compiler != known["compiler"]:
-        pytest.skip(f"recorded with g++ {known['compiler']}, built with {compiler}")
+        pytest.skip(f"recorded with {known['compiler']}, built with {compiler}")
     worse = slower(known["counts"], count())
     assert not worse, "\n".join(worse) + "\nif it has to be: python tests/instructions.py --record"

@@ -18,15 +18,9 @@
 // values, 16 bytes at a time; the phases' pitch puts consecutive columns into distinct banks.
 #pragma once
 #include "filtered_lrelu/march_fetch.h"
+#include "filtered_lrelu/march_tensor.h"
 
 namespace ganops {
-
-// Tap (y, x) of a full filter, in the order of a correlation.
-template <int taps, class C>
-__device__ __forceinline__ C full_tap(const FirFilter& f, bool flip, int y, int x) {
-  const int i = y * taps + x;
-  return static_cast<const C*>(f.data)[flip ? i : taps * taps - 1 - i];
-}
 
 // A thread's registers on its way down a column.
 template <class M, class C>
@@ -156,18 +150,22 @@ __global__ void __launch_bounds__(March<index>::kColumns, March<index>::kSpec.bl
   using RawVector = Vector<T, kVectorLength<T>>;
   using StoreVector = Vector<T, kStoreLength>;
   using Rows = RawRows<T, M>;
+  // A full filter downsamples on tensor cores where these take the type; else threads share it.
+  constexpr bool kTensorCores = M::kDownFull && sizeof(T) == 2, kFullByThreads = M::kDownFull && !kTensorCores;
+  using Product = FullDownsampling<T, M, kTensorCores>;
   constexpr int kRawPitch = Rows::kPieces * Rows::kLength;
   constexpr int kStripsX = M::kColumns / M::kUp / M::kInStrip;
   GANOPS_SHARED(MarchBlock, blocks, [1]);  // not in registers, which are few
   GANOPS_SHARED(RawVector, raw_pieces, [M::kInRows * Rows::kPieces]);
   GANOPS_SHARED(InVector, input_strips, [M::kInRows * M::kInPitch / M::kInStrip]);
   GANOPS_SHARED(InVector, widened_strips, [M::kUpFull ? 1 : M::kInRows * M::kUpRowPitch / M::kInStrip]);
-  GANOPS_SHARED(OutVector, lowered_strips, [M::kLowRows * M::kDownRowPitch / M::kOutStrip]);
-  GANOPS_SHARED(OutVector, partial_strips, [M::kDownFull ? 2 * M::kOutRows * M::kOutColumns / M::kOutStrip : 1]);
+  GANOPS_SHARED(OutVector, lowered_strips, [kTensorCores ? 1 : M::kLowRows * M::kDownRowPitch / M::kOutStrip]);
+  GANOPS_SHARED(OutVector, partial_strips, [kFullByThreads ? 2 * M::kOutRows * M::kOutColumns / M::kOutStrip : 1]);
+  GANOPS_SHARED(RawVector, sample_pieces, [Product::kVectors]);
   GANOPS_SHARED(StoreVector, output_pieces, [M::kOutRows * M::kOutColumns / kStoreLength]);
   GANOPS_SHARED(uint32_t, raw_codes, [reads_codes ? M::kUpRows * RawCodes<M>::kWords : 1]);
   GANOPS_SHARED(uint32_t, code_words, [M::kUpRows][M::kCodePitch / sizeof(uint32_t)]);
-  T* raw = &raw_pieces[0][0];
+  T *raw = &raw_pieces[0][0], *samples = &sample_pieces[0][0];
   C *input = &input_strips[0][0], *widened = &widened_strips[0][0], *lowered = &lowered_strips[0][0];
   C* partial = &partial_strips[0][0];
   T* outputs = &output_pieces[0][0];
@@ -185,11 +183,16 @@ __global__ void __launch_bounds__(March<index>::kColumns, March<index>::kSpec.bl
   const int place = (thread + M::kColumns - grid.lead_x) % M::kColumns;
   const int at = place % M::kDown * M::kDownPitch + place / M::kDown;
 
+  const Product product(p.fd, p.flip_filter);
+  if constexpr (kTensorCores) {
+    for (int i = thread; i < Product::kVectors; i += M::kColumns) sample_pieces[i] = RawVector{};
+  }
   // Of a full filter, each half of the threads has the taps for one phase of the columns.
-  constexpr int kHalf = M::kColumns / 2, kTapsX = M::kDownFull ? M::kAges : 1, kTapsY = M::kDownFull ? M::kDownTaps : 1;
+  constexpr int kHalf = M::kColumns / 2, kTapsX = kFullByThreads ? M::kAges : 1,
+                kTapsY = kFullByThreads ? M::kDownTaps : 1;
   const int half = thread / kHalf;
   C full_taps[kTapsY * kTapsX], full_sums[M::kAges];
-  if constexpr (M::kDownFull) {
+  if constexpr (kFullByThreads) {
     GANOPS_UNROLL
     for (int y = 0; y < kTapsY; y++) {
       GANOPS_UNROLL
@@ -268,7 +271,7 @@ __global__ void __launch_bounds__(March<index>::kColumns, March<index>::kSpec.bl
     }
   };
 
-  const auto march_columns = [&] {
+  const auto march_columns = [&]([[maybe_unused]] int step) {
     uint32_t word = 0;
     const int four = thread / kCodesPerByte, lane = thread % kCodesPerByte;
     if constexpr (reads_codes) {
@@ -278,7 +281,14 @@ __global__ void __launch_bounds__(March<index>::kColumns, March<index>::kSpec.bl
       word = transpose_codes(word);
     }
     C* to = lowered + at;
-    if (M::kDownFull && waits) {
+    [[maybe_unused]] T *even_rows = nullptr, *odd_rows = nullptr, *last_row = nullptr;
+    if constexpr (kTensorCores) {
+      const int first = step * M::kUpRows + waits;
+      even_rows = Product::row_of(samples, first) + place;
+      odd_rows = Product::row_of(samples, first + 1) + place;
+      last_row = Product::row_of(samples, first + M::kUpRows - 1) + place;
+    }
+    if (kFullByThreads && waits) {
       to[0] = to[M::kUpRows * M::kDownRowPitch];
       to += M::kDownRowPitch;
     }
@@ -297,7 +307,11 @@ __global__ void __launch_bounds__(March<index>::kColumns, March<index>::kSpec.bl
           v = leaky_relu.decide(u[q], code);
           word |= code << kCodeBits * row;
         }
-        if constexpr (M::kDownFull) {
+        if constexpr (kTensorCores) {
+          T* row_start =
+              row == M::kUpRows - 1 ? last_row : (row % 2 ? odd_rows : even_rows) + row / 2 * Product::kPitch;
+          *row_start = narrow<T>(v);
+        } else if constexpr (kFullByThreads) {
           to[row * M::kDownRowPitch] = v;
         } else {
           C finished;
@@ -317,9 +331,9 @@ __global__ void __launch_bounds__(March<index>::kColumns, March<index>::kSpec.bl
   };
 
   // Each half's sums, to be added.
-  const auto apply_full_filter = [&] {
+  [[maybe_unused]] const auto apply_full_filter = [&] {
     const int o = thread % kHalf;
-    if (o < M::kOutColumns) {
+    if (kFullByThreads && o < M::kOutColumns) {
       GANOPS_UNROLL
       for (int row = 0; row < M::kUpRows; row++) {
         C samples[kTapsX];
@@ -342,7 +356,7 @@ __global__ void __launch_bounds__(March<index>::kColumns, March<index>::kSpec.bl
     }
   };
 
-  const auto narrow_rows = [&] {
+  [[maybe_unused]] const auto narrow_rows = [&] {
     constexpr int kStrips = M::kOutColumns / M::kOutStrip;
     for (int item = thread; item < M::kOutRows * kStrips; item += M::kColumns) {
       const int row = item / kStrips, first = item % kStrips * M::kOutStrip;
@@ -406,14 +420,18 @@ __global__ void __launch_bounds__(March<index>::kColumns, March<index>::kSpec.bl
       widen_rows();
       __syncthreads();
     }
-    march_columns();
+    march_columns(step);
     cp_async_wait<0>();
     __syncthreads();
-    if constexpr (M::kDownFull) {
-      apply_full_filter();
-      __syncthreads();
+    if constexpr (kTensorCores) {
+      product(outputs, samples, step);
+    } else {
+      if constexpr (M::kDownFull) {
+        apply_full_filter();
+        __syncthreads();
+      }
+      narrow_rows();
     }
-    narrow_rows();
     if constexpr (!reads_codes) {
       if (p.write_codes) write_codes(step);
     }

@@ -38,7 +38,7 @@ class Call:
     @property
     def kind(self) -> str:
         """What distinguishes it from other calls of the operator, in words: "up 2, down 2, 12 and 12 taps"."""
-        factors = {name: _pair(self.options.get(name, 1)) for name in ("up", "down")}
+        factors = {name: pair_of(self.options.get(name, 1)) for name in ("up", "down")}
         words = [f"{name} {x}" if x == y else f"{name} {x}x{y}" for name, (x, y) in factors.items() if (x, y) != (1, 1)]
         resamples = bool(words)
         if self.weight:
@@ -68,9 +68,13 @@ class Call:
         return made
 
     def run(self, tensors: dict[str, Tensor]) -> Tensor:
-        device = tensors["x"].device
-        options = {k: v.to(device) if isinstance(v, Tensor) else v for k, v in self.options.items()}
-        return operator(self.op)(**tensors, **options)
+        return operator(self.op)(**tensors, **self.options_beside(tensors["x"]))
+
+    def options_beside(self, x: Tensor) -> dict[str, Any]:
+        """The options, with filters on x's device."""
+        return {
+            name: value.to(x.device) if isinstance(value, Tensor) else value for name, value in self.options.items()
+        }
 
     def output_shape(self) -> tuple[int, ...]:
         return tuple(self.run({name: torch.empty(shape, device="meta") for name, shape in self.shapes.items()}).shape)
@@ -97,7 +101,7 @@ def _plain(value: Any) -> Any:
     return value.tolist() if isinstance(value, Tensor) else value
 
 
-def _pair(value: Any) -> tuple[int, int]:
+def pair_of(value: Any) -> tuple[int, int]:
     """A factor for both axes, or one each, as (x, y)."""
     x, y = (value, value) if isinstance(value, int) else value
     return int(x), int(y)
@@ -107,7 +111,7 @@ def fir_flops(f: Tensor | None, size: tuple[int, ...], out: tuple[int, ...], up:
     """Multiplications and additions that make a plane of size ``out`` = (height, width) from one of ``size``."""
     if f is None:
         return 0
-    up_x, up_y = _pair(up)
+    up_x, up_y = pair_of(up)
     taps_x, taps_y = math.ceil(f.shape[-1] / up_x), math.ceil(f.shape[0] / up_y)
     if f.ndim == 2:
         return 2 * out[0] * out[1] * taps_x * taps_y

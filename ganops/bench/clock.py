@@ -7,7 +7,7 @@ import gc
 import statistics
 import sys
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -135,9 +135,8 @@ def measure(
     clock: Clock,
     repeat: int,
     seconds: float,
-    progress: Callable[[Iterable[int]], Iterable[int]] = iter,
 ) -> dict[str, Timed]:
-    """Times each function ``repeat`` times, in turn; fewer, at least once, where that would take more than ``seconds``.
+    """Times each function ``repeat`` times, in turn; fewer, at least once, where that takes more than ``seconds``.
 
     Each runs once before, which warms it up and tells its peak of memory. A function that raises has an error instead
     of times, and the others go on. An interrupt ends the rounds; it is raised again if nothing was measured so far.
@@ -145,7 +144,6 @@ def measure(
     results = {name: Timed() for name in functions}
     timers: dict[str, Callable[[], float]] = {}
     expected: Any = None
-    begin = time.perf_counter()
     for name, function in functions.items():
         try:
             result, results[name].peak_mib = clock.first_run(function)
@@ -159,10 +157,11 @@ def measure(
             results[name].difference = relative_difference(result, expected)
         del result
     del expected
-    one_round = time.perf_counter() - begin
-    rounds = max(1, min(repeat, int(seconds / one_round))) if one_round > 0 else repeat
+    begin = time.perf_counter()
     try:
-        for _ in progress(range(rounds)):
+        for done in range(repeat):
+            if done and time.perf_counter() - begin > seconds:
+                break
             for name, timer in list(timers.items()):
                 try:
                     results[name].milliseconds.append(timer())

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -50,7 +50,7 @@ class Job:
     """One line of the table. ``work`` is a list of (FLOPs, bytes), each of which has a floor; they follow each other.
 
     ``prepare`` makes the functions to time, by implementation; what they hold is freed after them. ``count`` tells how
-    often a network does this, ``group`` the sum that it belongs to.
+    often a network does this, ``group`` the sum that it belongs to, ``series`` the curve that it is a point of.
     """
 
     name: str
@@ -61,8 +61,8 @@ class Job:
     prepare: Callable[[], Functions]
     group: str = ""
     count: int = 1
+    series: str = ""
     beside: Sequence[str] = ()  # implementations that this job has alone
-    notes: dict[str, str] = field(default_factory=dict)
 
     @property
     def flops(self) -> float:
@@ -158,16 +158,15 @@ def network_job(
     A variant computes its feature maps in another dtype, or with another torch.set_float32_matmul_precision, and has
     the network without that beside it.
     """
-    notes: dict[str, str] = {}
 
     def prepare() -> Functions:
         module = network.build()
         z = torch.randn(network.input_shape(batch), generator=torch.Generator().manual_seed(0))
         z = z.to(settings.device, settings.torch_dtype)
         theirs: Functions = {}
-        for peer in settings.peers:
+        for peer in sorted(settings.peers, key=lambda peer: not peer.gives_weights):
             try:
-                theirs |= _peer(peer, network, module, z, notes)
+                theirs |= _peer(peer, network, module, z)
             except Exception as error:  # of the peer's code, which may not run here
                 theirs[peer.name] = _raising(error)
         module = module.to(settings.device, settings.torch_dtype)
@@ -191,19 +190,15 @@ def network_job(
     work.append((known.other_flops, known.parameters * size))
     shape = network.input_shape(batch)
     beside = [settings.dtype] if variant else []
-    return Job(network.name + variant, shape, settings.dtype, "forward", work, prepare, beside=beside, notes=notes)
+    return Job(network.name + variant, shape, settings.dtype, "forward", work, prepare, beside=beside)
 
 
-def _peer(peer: Peer, network: Network, module: nn.Module, z: Tensor, notes: dict[str, str]) -> Functions:
-    """Its network, whose weights become ours."""
+def _peer(peer: Peer, network: Network, module: nn.Module, z: Tensor) -> Functions:
+    """Its network, with the weights that ours has afterwards."""
     theirs = peer.network(network)
     if theirs is None:
         return {}
-    state = peer.weights(network, theirs)
-    if state is None:
-        notes[peer.name] = "random weights of its own"
-    else:
-        module.load_state_dict(state)
+    peer.share_weights(network, theirs, module)
     theirs = theirs.eval().to(z)
     return {peer.name: _no_grad(lambda: peer.forward(network, theirs, z))}
 

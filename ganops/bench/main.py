@@ -10,7 +10,7 @@ import torch
 
 import ganops
 
-from . import machine, report, runtimes, suites
+from . import machine, modelled, report, runtimes, suites
 from .clock import Clock, CpuClock, CudaClock
 from .jobs import DTYPES, Job, Settings, native
 from .peers import load_peer
@@ -27,6 +27,9 @@ def bench(args: argparse.Namespace) -> bool:
     Raises:
         ValueError: an argument makes no sense here; the text says which.
     """
+    if args.model:
+        modelled.print_bounds(args.model, args.filter)
+        return True
     old = Report.load(_existing(args.compare)) if args.compare else None
     for path in (args.json, args.plot):
         if path and not path.parent.is_dir():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import io
 import sys
 import types
 from collections.abc import Callable, Iterator
@@ -21,12 +22,14 @@ from .calls import OPERATORS, Call
 from .networks import Z_DIM, Network
 
 MAPPING_LAYERS = 8
-STAND_IN = "pkg_resources"
+STAND_INS = ("pkg_resources", "requests")
 Run = Callable[[dict[str, Tensor]], Tensor]
 
 
 class Peer:
     """A checkout. Its functions and classes take what ours take, or there is None."""
+
+    gives_weights = False
 
     def __init__(self, name: str, path: Path) -> None:
         self.name, self.path = name, path
@@ -43,9 +46,9 @@ class Peer:
         """Its image of z, by the noise that is stored in the network."""
         raise NotImplementedError
 
-    def weights(self, network: Network, module: nn.Module) -> dict[str, Tensor] | None:
-        """Its weights by our names; None if they cannot be told."""
-        return None
+    def share_weights(self, network: Network, theirs: nn.Module, ours: nn.Module) -> None:
+        """Makes the weights of both the same: its own, if it ``gives_weights``, else ours."""
+        raise NotImplementedError
 
 
 class NvLabs(Peer):
@@ -69,8 +72,15 @@ class NvLabs(Peer):
         if module is None:
             return None
         function = getattr(module, call.op)
-        plain = {} if call.op == "conv2d_resample" else {"impl": "ref"}
-        return lambda tensors: function(**tensors, **call.options, **plain)
+        if call.op == "conv2d_resample":
+            return lambda tensors: function(**tensors, **call.options_beside(tensors["x"]))
+
+        def run(tensors: dict[str, Tensor]) -> Tensor:
+            x = tensors["x"]
+            result: Tensor = function(**tensors, **call.options_beside(x), impl=_implementation(x))
+            return result
+
+        return run
 
     def _modulated_conv2d(self, call: Call) -> Run | None:
         """Its convolution with the weights of each sample, then its bias_act."""
@@ -79,9 +89,10 @@ class NvLabs(Peer):
         if networks is None or activation is None:
             return None
         after = {k: v for k, v in call.options.items() if k in ("act", "alpha", "gain", "clamp")}
-        before = {k: v for k, v in call.options.items() if k not in (*after, "prenormalize")}
 
         def run(tensors: dict[str, Tensor]) -> Tensor:
+            options = call.options_beside(tensors["x"])
+            before = {k: v for k, v in options.items() if k not in (*after, "prenormalize")}
             bias = tensors.get("bias")
             rest = {name: value for name, value in tensors.items() if name not in ("x", "bias")}
             given = {"w" if name == "weight" else "s" if name == "styles" else name: v for name, v in rest.items()}
@@ -91,7 +102,7 @@ class NvLabs(Peer):
             if bias is None and not after:
                 result: Tensor = y
                 return result
-            result = activation.bias_act(y, bias, **after, impl="ref")
+            result = activation.bias_act(y, bias, **after, impl=_implementation(y))
             return result
 
         return run
@@ -115,12 +126,19 @@ class NvLabs(Peer):
         image: Tensor = module(z, None, **options)
         return image
 
-    def weights(self, network: Network, module: nn.Module) -> dict[str, Tensor] | None:
-        return module.state_dict()
+    def share_weights(self, network: Network, theirs: nn.Module, ours: nn.Module) -> None:
+        theirs.load_state_dict(ours.state_dict())
+
+
+def _implementation(x: Tensor) -> str:
+    """NVlabs' plain PyTorch on a CPU, as their own code chooses; their kernels on a GPU."""
+    return "cuda" if x.is_cuda else "ref"
 
 
 class Rosinality(Peer):
     """rosinality/stylegan2-pytorch: StyleGAN2 alone."""
+
+    gives_weights = True  # by our reader of its checkpoints
 
     def __init__(self, name: str, path: Path) -> None:
         super().__init__(name, path)
@@ -164,6 +182,14 @@ class Rosinality(Peer):
         image: Tensor = module([z], randomize_noise=False)[0]
         return image
 
+    def share_weights(self, network: Network, theirs: nn.Module, ours: nn.Module) -> None:
+        from ..compat import load_rosinality
+
+        key, file = "d" if network.is_discriminator else "g", io.BytesIO()
+        torch.save({key: theirs.state_dict()}, file)
+        file.seek(0)
+        ours.load_state_dict(load_rosinality(file, [key])[key].state_dict())
+
 
 PEERS: dict[str, type[Peer]] = {"stylegan3": NvLabs, "stylegan2-ada": NvLabs, "rosinality": Rosinality}
 
@@ -198,7 +224,7 @@ def importing_from(path: Path) -> Iterator[dict[str, types.ModuleType]]:
     finally:
         sys.path.remove(str(path))
         for name in sys.modules.keys() - before:
-            if name == STAND_IN or _lies_in(sys.modules[name], path):
+            if name in STAND_INS or _lies_in(sys.modules[name], path):
                 own[name] = sys.modules.pop(name)
 
 
@@ -208,12 +234,12 @@ def _lies_in(module: types.ModuleType, path: Path) -> bool:
 
 
 def _stand_ins() -> dict[str, types.ModuleType]:
-    """pkg_resources, which setuptools 82 removed, as far as NVlabs' code uses it."""
-    if importlib.util.find_spec(STAND_IN):
-        return {}
-    module = types.ModuleType(STAND_IN)
-    module.parse_version = TorchVersion  # type: ignore[attr-defined]
-    return {STAND_IN: module}
+    """What NVlabs' code imports and need not be here: pkg_resources, which setuptools 82 removed, for one function;
+    requests for none."""
+    modules = {name: types.ModuleType(name) for name in STAND_INS if importlib.util.find_spec(name) is None}
+    for module in modules.values():
+        module.parse_version = TorchVersion  # type: ignore[attr-defined]
+    return modules
 
 
 def _module(name: str) -> Any:

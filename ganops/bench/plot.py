@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from .calls import OPERATORS
 from .report import Report, Row
 
 MOST_BARS = 40
@@ -18,9 +19,17 @@ def save_plot(report: Report, path: Path) -> None:
 
     measured = [row for row in report.rows if row.median(row.main)]
     bars = _slowest([row for row in measured if len(row.times) > 1])
-    figure, (roofline, speedups) = pyplot.subplots(1, 2, figsize=(18, max(6.0, 0.3 * len(bars) + 2)))
-    _roofline(roofline, report, measured)
-    _bars(speedups, bars)
+    series = list(dict.fromkeys(row.series for row in measured if row.series))
+    parts = 3 if series else 2
+    figure, axes = pyplot.subplots(1, parts, figsize=(9 * parts, max(6.0, 0.3 * len(bars) + 2)))
+    _roofline(axes[0], report, measured)
+    _bars(axes[1], bars)
+    for name in series:
+        points = [row for row in measured if row.series == name]
+        axes[2].plot([row.flops / 1e9 for row in points], [row.median(row.main) for row in points], "o-", label=name)
+    if series:
+        axes[2].set(xscale="log", yscale="log", xlabel="GFLOP", ylabel="ms", title="growth (measured)", aspect="equal")
+        axes[2].legend(fontsize=7)
     machine = report.machine
     figure.suptitle(f"{machine['processor']}, {machine['threads']} threads, torch {machine['torch']}", fontsize=10)
     figure.tight_layout()
@@ -34,13 +43,17 @@ def _slowest(rows: list[Row]) -> list[Row]:
     return [row for row in rows if any(row is one for one in kept)]
 
 
+def _operator(row: Row) -> str:
+    return next((op for op in OPERATORS if f" {op}" in row.name), "network")
+
+
 def _roofline(axes: object, report: Report, rows: list[Row]) -> None:
     from matplotlib.axes import Axes
 
     assert isinstance(axes, Axes)
     rows = [row for row in rows if row.flops and row.bytes]
-    for name in dict.fromkeys(row.name.split()[-1] if row.group == "" else row.group.split()[-1] for row in rows):
-        dots = [row for row in rows if name in (row.group.split()[-1:] or row.name.split()[-1:])]
+    for name in dict.fromkeys(map(_operator, rows)):
+        dots = [row for row in rows if _operator(row) == name]
         x = [row.flops / row.bytes for row in dots]
         y = [row.flops / (row.median(row.main) or 1) / 1e6 for row in dots]
         axes.scatter(x, y, s=14, label=name)

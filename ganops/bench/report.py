@@ -13,7 +13,7 @@ from .jobs import Job
 from .machine import Peaks
 
 FORMAT = 1
-NAME_WIDTH, SHAPE_WIDTH = 58, 20
+NAME_WIDTH, SHAPE_WIDTH = 82, 16
 
 
 @dataclass
@@ -31,13 +31,14 @@ class Row:
     times: dict[str, Timed]
     group: str = ""
     count: int = 1
-    notes: dict[str, str] = field(default_factory=dict)
+    series: str = ""
 
     @classmethod
     def of(cls, job: Job, peaks: Peaks, main: str, times: dict[str, Timed]) -> Row:
         chosen = main if main in times else next(iter(times))
-        return cls(job.name, list(job.shape), job.dtype, job.kind, job.flops, job.bytes, job.floor_ms(peaks), chosen,
-                   times, job.group, job.count, dict(job.notes))  # fmt: skip
+        figures = job.flops, job.bytes, job.floor_ms(peaks)
+        place = job.group, job.count, job.series
+        return cls(job.name, [*job.shape], job.dtype, job.kind, *figures, chosen, times, *place)
 
     @property
     def identity(self) -> str:
@@ -139,7 +140,7 @@ def line(row: Row, others: Sequence[str]) -> str:
     if not timed.milliseconds:
         return f"{start}{row.main}: {timed.error}"
     ms, (first, third) = timed.median, timed.quartiles
-    spread = f"{_figure(first)} - {_figure(third)}" if len(timed.milliseconds) > 1 else "one run"
+    spread = f"{_figure(first)} - {_figure(third)}" if len(timed.milliseconds) > 1 else "one run" * bool(row.shape)
     rates = [f"{row.bytes / ms / 1e6:.1f}", f"{row.flops / ms / 1e6:.1f}", f"{100 * row.floor_ms / ms:.0f}"]
     cells = [cell if row.floor_ms else "" for cell in rates]
     memory = "" if timed.peak_mib is None else f"{timed.peak_mib:.0f}"
@@ -165,8 +166,6 @@ def remarks(rows: Iterable[Row]) -> list[str]:
         for name, timed in row.times.items():
             if timed.error and name != row.main:
                 said.append(f"{row.name}: {name} failed: {timed.error}")
-            if note := row.notes.get(name):
-                said.append(f"{row.name}: {name} has {note}")
         apart = {name: t.difference for name, t in row.times.items() if t.difference is not None}
         if apart and not row.group:
             first = next(iter(row.times))

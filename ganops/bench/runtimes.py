@@ -53,7 +53,9 @@ def export(network: Network, module: nn.Module, z: Tensor, folder: Path) -> Path
     """Writes the network as an ONNX file, with the references in place of kernels."""
     path = folder / "network.onnx"
     with ganops.backend("reference"), torch.no_grad():
-        torch.onnx.export(_Exported(network, module), (z,), str(path), dynamo=True, opset_version=OPSET, verbose=False)
+        torch.onnx.export(
+            _Exported(network, module).eval(), (z,), str(path), dynamo=True, opset_version=OPSET, verbose=False
+        )
     return path
 
 

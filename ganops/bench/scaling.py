@@ -11,15 +11,15 @@ import torch
 from .calls import Call
 from .jobs import Functions, Job, Settings, operator_job
 from .networks import traced
+from .parts import parts_of
 
 FACTORS = (1, 2, 4)
 ONE_THREAD = "1 thread"
 # A large layer of each operator, by the end of its name.
 LAYERS = {
-    "sg3t-256": ["L9_148_512 filtered_lrelu"],
+    "sg3t-256": ["L8_148_512 filtered_lrelu"],
     "sg3r-256": ["L9_148_724 filtered_lrelu"],
-    "sg2-256": ["b128.conv1 modulated_conv2d"],
-    "sg2-d-256": ["b256.skip conv2d_resample", "b256.conv0 bias_act"],
+    "sg2-256": ["b128.conv1 modulated_conv2d", "b256.conv0 upfirdn2d", "b256.conv1 bias_act"],
 }
 
 
@@ -28,26 +28,32 @@ def scaling_jobs(settings: Settings, quick: bool) -> list[Job]:
     all."""
     jobs = []
     for name, ends in LAYERS.items():
-        for call in traced(name).calls:
+        calls = [step for call in traced(name).calls for step in (call, *parts_of(call))]
+        for call in calls:
             if not any(str(call).endswith(end) for end in ends):
                 continue
             for what, scale in _SCALES.items():
                 for factor in FACTORS[: 2 if quick else None]:
                     scaled = replace(scale(call, factor), layer=f"{call.layer} {what} x{factor}")
-                    jobs.append(_on_threads(operator_job(scaled, settings, f"{call} over {what}"), settings))
+                    job = replace(operator_job(scaled, settings), series=f"{call}, {what}")
+                    jobs.append(_on_threads(job))
     return jobs
 
 
 def _pixels(call: Call, factor: int) -> Call:
     """``factor`` quarters of the layer's pixels, by its height."""
-    n, c, height, width = call.shapes["x"]
-    return replace(call, shapes={**call.shapes, "x": (n, c, height * factor // FACTORS[-1], width)})
+    shapes = dict(call.shapes)
+    for name in ("x", "noise"):
+        if name in shapes:
+            *first, height, width = shapes[name]
+            shapes[name] = (*first, height * factor // FACTORS[-1], width)
+    return replace(call, shapes=shapes)
 
 
 def _channels(call: Call, factor: int) -> Call:
     """``factor`` quarters of the channels; a convolution's outputs, as its inputs are part of every product, too."""
     shapes = dict(call.shapes)
-    scaled = ["weight", "bias"] if "weight" in shapes else ["w"] if "w" in shapes else ["b"]
+    scaled = ["weight", "bias"] if call.weight else ["b"]
     for name in scaled:
         if name in shapes:
             shapes[name] = (shapes[name][0] * factor // FACTORS[-1], *shapes[name][1:])
@@ -68,7 +74,7 @@ def _batch(call: Call, factor: int) -> Call:
 _SCALES: dict[str, Callable[[Call, int], Call]] = {"pixels": _pixels, "channels": _channels, "batch": _batch}
 
 
-def _on_threads(job: Job, settings: Settings) -> Job:
+def _on_threads(job: Job) -> Job:
     """The same by one thread, too, as an implementation of its own."""
     threads = torch.get_num_threads()
 

@@ -8,9 +8,9 @@ from dataclasses import replace
 import torch
 
 from . import machine
-from .calls import Call
 from .jobs import Functions, Job, Settings, network_job, network_jobs, operator_job, operator_jobs
 from .networks import NETWORKS, traced
+from .parts import parts_of
 from .scaling import scaling_jobs
 from .training import training_jobs
 
@@ -74,30 +74,10 @@ def _peers(settings: Settings, quick: bool, batch: int) -> list[Job]:
     parts = [job for job in operator_jobs(generators[1:3], settings, batch) if "filtered_lrelu" in job.group]
     for name in [f"sg2-{size}", f"sg2-d-{size}"]:
         for call in traced(name, batch).calls:
-            parts += [operator_job(part, settings, f"{name} {part.op}") for part in _parts(call)]
+            parts += [operator_job(part, settings, f"{name} {part.op}") for part in parts_of(call)]
     made += [_keeping(job) for job in parts]
-    return made + [_keeping(job) for job in _training(settings, quick, 1)]
-
-
-def _parts(call: Call) -> list[Call]:
-    """The filtering and the activation of a layer, which other projects run one after the other."""
-    x, out = call.shapes["x"], call.output_shape()
-    bias = call.shapes.get("bias")
-    if call.op in ("bias_act", "upfirdn2d") and len(x) == 4:
-        return [call]
-    f = call.options.get("resample_filter", call.options.get("f"))
-    found = []
-    if f is not None and call.weight[2:] == (3, 3):
-        if call.options.get("up", 1) == 2:
-            # What a transposed convolution makes of [H, W].
-            grown = (x[0], out[1], 2 * x[2] + 1, 2 * x[3] + 1)
-            found.append(Call("upfirdn2d", call.layer, {"x": grown}, {"f": f, "padding": [1, 1, 1, 1], "gain": 4.0}))
-        elif call.options.get("down", 1) == 2:
-            found.append(Call("upfirdn2d", call.layer, {"x": x}, {"f": f, "padding": [2, 2, 2, 2]}))
-    if bias is not None and call.options.get("act", "linear") != "linear":
-        options = {k: v for k, v in call.options.items() if k in ("act", "gain", "clamp")}
-        found.append(Call("bias_act", call.layer, {"x": out, "b": bias}, options))
-    return found
+    trained = [job for job in _training(settings, quick, 1) if job.name.startswith("sg2") or "G main" in job.name]
+    return made + [_keeping(job) for job in trained]
 
 
 def _keeping(job: Job) -> Job:

@@ -42,8 +42,8 @@ def _preparer(generator: str, part: str, shape: tuple[int, ...], settings: Setti
         for peer in settings.peers:
             pair = [made.train() for network in networks if (made := peer.network(network))]
             if isinstance(peer, NvLabs) and peer.loss and len(pair) == len(ours):
-                for own, other in zip(ours, pair, strict=True):
-                    own.load_state_dict(other.state_dict())
+                for network, other, own in zip(networks, pair, ours, strict=True):
+                    peer.share_weights(network, other, own)
                 theirs[peer.name] = _nvlabs(peer, PARTS[part], pair[0], pair[1], real, z)
         functions: Functions = {}
         for name in settings.implementations:

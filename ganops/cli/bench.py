@@ -63,6 +63,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     results.add_argument("--json", type=Path, metavar="FILE", help="save them")
     results.add_argument("--plot", type=Path, metavar="PNG", help="draw a roofline and speed-ups")
     results.add_argument("--compare", type=Path, metavar="FILE", help="say what changed since a saved run")
+    parser.add_argument_group("instead, without running anything").add_argument(
+        "--model",
+        type=lambda text: text.split(","),
+        metavar="GPUS",
+        help="modelled lower bounds of the CUDA kernels' times on GPUs, such as h100,a100,rtx4090",
+    )
 
 
 def run(args: argparse.Namespace) -> int:

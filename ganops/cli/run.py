@@ -47,8 +47,6 @@ def add_parser(subparsers: argparse._SubParsersAction[Any]) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    import torch
-
     from .. import compat
     from ..compat._cpu import cuda_means_cpu
 
@@ -63,9 +61,8 @@ def run(args: argparse.Namespace) -> int:
         raise CommandError(f"argument -m: no module is called {args.target!r}", BAD_ARGUMENT)
     in_child_processes(args.keep)
     sys.argv = [args.target, *args.arguments]
-    on_cpu = args.cpu or not torch.cuda.is_available()
     try:
-        with cuda_means_cpu() if on_cpu else contextlib.nullcontext():
+        with cuda_means_cpu() if args.cpu or not _has_gpu() else contextlib.nullcontext():
             run_target(args.target, args.module)
     finally:
         if args.explain:
@@ -79,8 +76,17 @@ def run_target(target: str, is_module: bool) -> None:
         runpy.run_module(target, run_name="__main__", alter_sys=True)
         return
     if not getattr(sys.flags, "safe_path", False):
-        sys.path[0] = os.path.dirname(os.path.realpath(target))
+        sys.path[0] = os.path.dirname(os.path.realpath(target)) if os.path.isfile(target) else target
     runpy.run_path(target, run_name="__main__")
+
+
+def _has_gpu() -> bool:
+    """Without a question to CUDA itself: the script may still choose the devices that it shall see."""
+    import torch
+
+    from .. import _gpu
+
+    return bool(torch.version.hip) or (torch.version.cuda is not None and _gpu.driver_version() is not None)
 
 
 def _exists(module: str) -> bool:

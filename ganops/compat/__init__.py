@@ -1,11 +1,14 @@
-"""ganops under an existing codebase of the StyleGAN family, without an edit::
+"""ganops under existing codebases of the StyleGAN family, and their checkpoints without their code.
+
+Without an edit: ``python -m ganops run gen_images.py --outdir=out ...``; or with one line, before the codebase's own
+imports if possible::
 
     import ganops.compat
 
-    ganops.compat.install()  # before the codebase's own imports, if possible
+    ganops.compat.install()
 
-or ``python -m ganops run gen_images.py --outdir=out ...``. docs/migration.md says what is replaced in which codebase.
-Its checkpoints load without its code: :func:`load_network_pkl`.
+docs/migration.md says what is replaced in which codebase; docs/checkpoints.md, which checkpoints
+:func:`load_network_pkl` reads.
 """
 
 from collections.abc import Collection

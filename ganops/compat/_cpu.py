@@ -14,12 +14,18 @@ BEFORE_TORCHS_OWN = 0
 
 
 class _CudaMeansCpu(TorchFunctionMode):
+    """Sees every call of torch's functions. A device comes by keyword, or first among those of ``Tensor.to``."""
+
     def __torch_function__(
         self, function: Callable[..., Any], types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
+        if kwargs and "device" in kwargs:
+            kwargs["device"] = _on_cpu(kwargs["device"])
         if function is Tensor.cuda:
             return args[0].cpu()
-        return function(*map(_on_cpu, args), **{name: _on_cpu(value) for name, value in (kwargs or {}).items()})
+        if function is Tensor.to:
+            args = tuple(map(_on_cpu, args))
+        return function(*args, **kwargs) if kwargs else function(*args)
 
 
 @contextmanager

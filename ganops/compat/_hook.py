@@ -12,7 +12,7 @@ from ._signatures import FUNCTIONS, MODULES, Match, match_module, path_of, top_l
 
 # Where the codebase lacks them, these packages are made up, with the contents named or none.
 PACKAGES = {"torch_utils": None, "torch_utils.ops": None, "op": "rosinality.op", "mmcv.ops": "mmcv.ops"}
-FOREIGN = {"ganops", "numpy", "scipy", "torch", "torchvision", *sys.stdlib_module_names} - {"op"}
+FOREIGN = {"ganops", "numpy", "scipy", "torch", "torchvision", *sys.stdlib_module_names}
 DEFINES = re.compile(rf"^\s*(def ({'|'.join(FUNCTIONS)}|_src_to_module)\(|class ModulatedConv2d\b)", re.MULTILINE)
 
 
@@ -93,8 +93,8 @@ class Finder:
             return self._serve(spec, source, match.replacement)
         if match:
             self._session.left(fullname, match.reason)
-        if DEFINES.search(source):
-            _after_import(spec, lambda module: self._session.patch(module, source))
+        if DEFINES.search(source) and isinstance(spec.loader, SourceFileLoader):
+            _after_import(spec.loader, lambda module: self._session.patch(module, source))
         return spec
 
     def _serve(self, own: ModuleSpec, source: str, replacement: str) -> ModuleSpec | None:
@@ -167,8 +167,8 @@ def source_of(spec: ModuleSpec | None) -> str | None:
         return None
 
 
-def _after_import(spec: ModuleSpec, then: Callable[[ModuleType], Any]) -> None:
-    loader: Any = spec.loader
+def _after_import(loader: Any, then: Callable[[ModuleType], Any]) -> None:
+    """The loader is this module's alone, and keeps its type."""
     run = loader.exec_module
 
     def exec_module(module: ModuleType) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 
 from . import _hook
 from ._signatures import MODULES, has_modulated_conv2d_class, match_functions, path_of
-from .rosinality.model import modulated_forward
+from .served.rosinality.model import modulated_forward
 
 MISSING = object()
 MODULATED_CONV2D = "modulated_conv2d"
@@ -44,7 +44,10 @@ class Session:
         sys.meta_path.append(self._finders[1])
         replaced: dict[int, Any] = {}
         for module, source in _loaded():
-            replaced |= self._replace_in_place(module, source)
+            try:
+                replaced |= self._replace_in_place(module, source)
+            except Exception as error:  # a module that waits for its first use is run by this
+                self.left(_contents(module)["__name__"], f"its own file fails: {error}")
         _rebind(replaced, self._set)
 
     def stop(self) -> None:
@@ -54,7 +57,9 @@ class Session:
         for target, name, before in reversed(self._changes):
             _restore(target, name, before)
         taken = {key: before for key, (_, before) in self._originals.items()}
+        held: list[Any] = []  # so that no id below is given to another object
         for module, own in self._served:
+            held += vars(module).values()
             functions = {id(value): name for name, value in vars(module).items() if _is_defined_in(module, value)}
             _give_back(module, own)
             if own is not None and any(id(v) in functions for m in _modules() for v in _contents(m).values()):
@@ -64,7 +69,7 @@ class Session:
     def served(self, module: ModuleType, own: ModuleSpec | None, replacement: str) -> None:
         self._served.append((module, own))
         where = "" if own else "; the codebase has no such file"
-        self.entries.append(Entry(module.__name__, "replaced", f"by ganops.compat.{replacement}{where}"))
+        self.entries.append(Entry(module.__name__, "replaced", f"by ganops.compat.served.{replacement}{where}"))
 
     def left(self, name: str, reason: str) -> None:
         self.entries.append(Entry(name, "left alone", reason))
@@ -79,10 +84,13 @@ class Session:
             if name in self.keep or match.replacement is None:
                 self.left(f"{module.__name__}.{name}", "to be kept" if name in self.keep else match.reason)
                 continue
-            replacement = _copy(getattr(importlib.import_module(f"{__package__}.{match.replacement}"), name), module)
+            served = importlib.import_module(f"{__package__}.served.{match.replacement}")
+            replacement = _copy(getattr(served, name), module)
             self._replace(module, name, replacement)
             replaced[id(before)] = replacement
-            self.entries.append(Entry(f"{module.__name__}.{name}", "patched", f"by ganops.compat.{match.replacement}"))
+            self.entries.append(
+                Entry(f"{module.__name__}.{name}", "patched", f"by ganops.compat.served.{match.replacement}")
+            )
         if has_modulated_conv2d_class(source):
             self._patch_class(module)
         if callable(vars(module).get("_src_to_module")):
@@ -95,7 +103,7 @@ class Session:
             self.left(name, "to be kept")
             return
         self._set(layer, "forward", modulated_forward(layer.forward))
-        self.entries.append(Entry(name, "patched", "its forward, by ganops.compat.rosinality.model"))
+        self.entries.append(Entry(name, "patched", "its forward, by ganops.compat.served.rosinality.model"))
 
     def _patch_pickled_sources(self, persistence: ModuleType) -> None:
         """``torch_utils.persistence`` runs the source that comes with a pickle: no import, so it is told here."""
@@ -134,7 +142,7 @@ class Session:
             if old is not MISSING:
                 replaced[id(old)] = after
                 self._originals[id(after)] = (after, old)
-        self.entries.append(Entry(module.__name__, "replaced", f"in place by ganops.compat.{match.replacement}"))
+        self.entries.append(Entry(module.__name__, "replaced", f"in place by ganops.compat.served.{match.replacement}"))
         return replaced
 
     def _replace(self, target: Any, name: str, value: Any) -> None:

@@ -9,7 +9,7 @@ import operator
 import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from functools import cache
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -141,14 +141,15 @@ def _is_public(name: str) -> bool:
 
 def path_of(replacement: str) -> Path:
     """The file of "nvlabs.bias_act"."""
-    return Path(__file__).parent.joinpath(*replacement.split(".")).with_suffix(".py")
+    return Path(__file__).parent.joinpath("served", *replacement.split(".")).with_suffix(".py")
 
 
-@cache
+@lru_cache
 def own_definitions(replacement: str) -> dict[str, Signature]:
     return definitions(path_of(replacement).read_text())
 
 
+@lru_cache(maxsize=256)  # an unpickled network asks again for each of its layers
 def definitions(source: str) -> dict[str, Signature]:
     """The functions at a module's top level, and the methods of its classes; the last definition of a name counts."""
     found = {}

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from .._weight_gradients import weight_gradients_disabled
+from . import winograd_conv2d as winograd
 
 Pair = tuple[int, int]
 
@@ -109,6 +110,12 @@ def _dot(a: Tensor, b: Tensor, like: Tensor) -> Tensor:
 
 
 def convolution(x: Tensor, weight: Tensor, geometry: Geometry) -> Tensor:
+    if geometry.stride == 1 and geometry.transposed:  # the plain one of the flipped weight
+        around = (weight.shape[2] - 1 - geometry.padding[0], weight.shape[3] - 1 - geometry.padding[1])
+        if min(around) >= 0 and winograd.serves(x, plain := weight.transpose(0, 1).flip([2, 3]), around):
+            return winograd.winograd_conv2d(x, plain, around)
+    elif geometry.stride == 1 and winograd.serves(x, weight, geometry.padding):
+        return winograd.winograd_conv2d(x, weight, geometry.padding)
     y: Tensor = torch.ops.aten.convolution(x, weight.to(x.dtype), None, *geometry.arguments())
     return y
 

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from .. import _backend, _checks, _cost_model
 from .._backend import call
+from .._compile import constant_result
 from .._formats import memory_format
 from .._weight_gradients import skippable
 from ..reference import modulated_conv2d as reference
@@ -209,7 +210,7 @@ def _work_dtype(x: Tensor, graph: bool) -> torch.dtype:
     return compute_dtype(x.dtype)
 
 
-@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
+@constant_result
 @functools.cache
 def _multiplies_bfloat16() -> bool:
     """Whether torch's bfloat16 convolutions are worth it: with AVX512-BF16, but without AMX.

@@ -3,8 +3,8 @@
 from torch import Tensor
 
 from ganops.compat._arguments import impl_of
-from ganops.compat.nvlabs import upfirdn2d as _nvlabs
-from ganops.compat.nvlabs.upfirdn2d import Sizes, _get_filter_size, _parse_padding, _parse_scaling
+from ganops.compat.served.nvlabs import upfirdn2d as _nvlabs
+from ganops.compat.served.nvlabs.upfirdn2d import Sizes, _get_filter_size, _parse_padding, _parse_scaling
 
 __all__ = [
     "_get_filter_size",

@@ -3,8 +3,8 @@
 from torch import Tensor
 
 from ganops.compat._arguments import impl_of
-from ganops.compat.nvlabs.bias_act import EasyDict, activation_funcs
-from ganops.compat.nvlabs.bias_act import bias_act as _bias_act
+from ganops.compat.served.nvlabs.bias_act import EasyDict, activation_funcs
+from ganops.compat.served.nvlabs.bias_act import bias_act as _bias_act
 
 __all__ = ["EasyDict", "activation_funcs", "bias_act"]
 

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from ganops.compat.rosinality.fused_act import fused_leaky_relu
+from ganops.compat.served.rosinality.fused_act import fused_leaky_relu
 
 
 class FusedBiasLeakyReLU(torch.nn.Module):

@@ -5,8 +5,8 @@ import math
 from torch import Tensor
 
 from ganops.compat._arguments import impl_of
-from ganops.compat.nvlabs.filtered_lrelu import filtered_lrelu as _filtered_lrelu
-from ganops.compat.nvlabs.upfirdn2d import Sizes
+from ganops.compat.served.nvlabs.filtered_lrelu import filtered_lrelu as _filtered_lrelu
+from ganops.compat.served.nvlabs.upfirdn2d import Sizes
 
 
 def filtered_lrelu(

@@ -3,7 +3,7 @@
 from torch import Tensor
 
 import ganops
-from ganops.compat.nvlabs.upfirdn2d import Sizes
+from ganops.compat.served.nvlabs.upfirdn2d import Sizes
 
 
 def modulated_conv2d(

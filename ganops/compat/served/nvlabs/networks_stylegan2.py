@@ -6,7 +6,7 @@ from torch import Tensor
 
 import ganops
 from ganops.compat._arguments import taps
-from ganops.compat.nvlabs.upfirdn2d import Sizes
+from ganops.compat.served.nvlabs.upfirdn2d import Sizes
 
 
 def modulated_conv2d(

@@ -10,7 +10,7 @@ from torch import Tensor
 import ganops
 from ganops._weight_gradients import skippable
 from ganops.compat._arguments import taps
-from ganops.compat.nvlabs.upfirdn2d import Sizes, _get_filter_size, _parse_padding
+from ganops.compat.served.nvlabs.upfirdn2d import Sizes, _get_filter_size, _parse_padding
 from ganops.reference.modulated_conv2d import resampling_padding
 
 

@@ -6,7 +6,7 @@ from torch import Tensor
 
 import ganops
 from ganops.compat._arguments import implementation, like, optional_number, taps
-from ganops.compat.nvlabs.upfirdn2d import Sizes, _get_filter_size, _init, _parse_padding
+from ganops.compat.served.nvlabs.upfirdn2d import Sizes, _get_filter_size, _init, _parse_padding
 
 __all__ = ["_get_filter_size", "_init", "_parse_padding", "filtered_lrelu"]
 

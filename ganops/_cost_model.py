@@ -14,6 +14,7 @@ import functools
 import math
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -172,21 +173,19 @@ def kernel_wins(c: Convolution, gpu: Gpu, allow_tf32: bool) -> bool:
 
 
 def shapes_of(x: Tensor, weight: Tensor, up: int, down: int) -> Convolution:
-    samples, in_channels, height, width = x.shape
+    return Convolution(*_numbers(x, weight, up, down))
+
+
+def _numbers(x: Tensor, weight: Tensor, up: int, down: int) -> tuple[Any, ...]:
+    """The fields of a Convolution."""
     out_channels, _, kernel_height, kernel_width = weight.shape
-    return Convolution(
-        samples,
-        in_channels,
-        height,
-        width,
-        out_channels,
-        kernel_height,
-        kernel_width,
-        up,
-        down,
-        element_bytes=x.element_size(),
-        channels_last=memory_format(x) == torch.channels_last,
-    )
+    is_last = memory_format(x) == torch.channels_last
+    return (*x.shape, out_channels, kernel_height, kernel_width, up, down, x.element_size(), is_last)
+
+
+@constant_result
+def _wins_on(device: torch.device, allow_tf32: bool, *numbers: Any) -> bool:
+    return _is_compiled() and kernel_wins(Convolution(*numbers), gpu_of(device), allow_tf32)
 
 
 def prefers_kernel(x: Tensor, weight: Tensor, up: int, down: int) -> bool:
@@ -194,8 +193,8 @@ def prefers_kernel(x: Tensor, weight: Tensor, up: int, down: int) -> bool:
     choice: bool | None = _forced_choice()
     if choice is not None:
         return choice
-    if x.device.type != "cuda" or not _is_compiled() or x.numel() == 0:
+    if x.device.type != "cuda" or x.numel() == 0:
         return False
     if any(isinstance(size, torch.SymInt) for size in (*x.shape, *weight.shape)):
         return False
-    return kernel_wins(shapes_of(x, weight, up, down), gpu_of(x.device), bool(torch.backends.cudnn.allow_tf32))
+    return _wins_on(x.device, bool(torch.backends.cudnn.allow_tf32), *_numbers(x, weight, up, down))

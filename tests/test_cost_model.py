@@ -103,6 +103,18 @@ def test_properties_of_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     _cost_model.gpu_of.cache_clear()
 
 
+def test_a_compiled_function_keeps_the_choice(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_cost_model, "gpu_of", lambda device: A100)
+    monkeypatch.setattr(_cost_model, "_is_compiled", lambda: True)
+
+    def chosen(x: Tensor, size: int) -> Tensor:
+        numbers = (1, 128, size, size, 128, 3, 3, 1, 1, 2, False)
+        return x + 1 if _cost_model._wins_on(torch.device("cuda", 0), True, *numbers) else x - 1
+
+    compiled = torch.compile(chosen, backend="eager", fullgraph=True, dynamic=False)
+    assert compiled(torch.zeros(()), 256) == 1 and compiled(torch.zeros(()), 8) == -1
+
+
 def test_shapes_of_tensors() -> None:
     x, weight = torch.zeros(2, 3, 4, 5, dtype=torch.half), torch.zeros(6, 3, 1, 3)
     expected = Convolution(2, 3, 4, 5, 6, 1, 3, 2, 1, element_bytes=2, channels_last=False)

@@ -90,6 +90,14 @@ def epilogue(channels_last: bool) -> None:
     torch.ops.ganops_simt.modulated_conv2d_epilogue(x, scale, noise, b, "lrelu", 0.2, 1.4, 256.0)
 
 
+def convolution() -> None:
+    """An early layer: its image is one tile. Others are counted in test_scaled_conv2d_cuda.py."""
+    x, weight, scale = image(1, 256, 8, 8, channels_last=True), image(256, 256, 3, 3), image(1, 256)
+    torch.ops.ganops_simt.scaled_conv2d(
+        x, weight, scale, scale, image(1, 1, 8, 8), image(256), 1, 1, [1, 1, 1, 1], "lrelu", 0.2, 1.4, 256.0
+    )
+
+
 def upfirdn2d(size: int, f: Tensor, padding: list[int], up: int = 1, down: int = 1, **of: Any) -> list[Resampling]:
     channels_last = of.get("channels_last", False)
     channels = 64 if channels_last else 2
@@ -129,6 +137,7 @@ for _last, _format in ((False, "planes"), (True, "channels last")):
         CALLS[f"upfirdn2d {_name}, {_format}"] = functools.partial(
             upfirdn2d, _size, BLUR, channels_last=_last, **_options
         )
+CALLS["scaled_conv2d, channels last"] = convolution
 for _size in (257, 256, 513):
     CALLS[f"upfirdn2d blur {_size}"] = functools.partial(upfirdn2d, _size, BLUR, [1, 1] if _size % 2 else [2, 2])
 CALLS["upfirdn2d blur 257, float32"] = functools.partial(upfirdn2d, 257, BLUR, [1, 1], dtype=torch.float32)

@@ -253,5 +253,23 @@ def _filtered_lrelu_on_network(
     return Case("filtered_lrelu", name, {"x": (n, c, size, size), "b": (c,)}, options)
 
 
+# Layers whose convolution a kernel of ours does: channels that fill no tile, images smaller and larger than one, every
+# resampling, and both ways of either normalisation.
+SCALED_CONV2D = [
+    _modulated("3x3", 1, 51, 40, 3, 9, noise=(9, 10), padding=1, act="lrelu", clamp=1.0),
+    _modulated("3x3-wide", 1, 40, 16, 3, 24, noise=(1, 1, 24, 25), padding=1, act="lrelu"),
+    _modulated("3x3-tile", 2, 16, 24, 3, 15, noise=(2, 1, 15, 16), padding=1, act="lrelu", gain=1.0),
+    _modulated("3x3-batch", 5, 16, 81, 3, 4, padding=1, act="relu", prenormalize="max"),
+    _modulated("1x1", 5, 81, 51, 1, 7, noise=(7, 8), act="lrelu"),
+    _modulated("to-rgb", 1, 64, 3, 1, 16, demodulate=False, clamp=1.0),
+    _modulated("from-rgb", 2, 3, 70, 1, 9),
+    _modulated("up2", 2, 24, 40, 3, 6, noise=(12, 14), up=2, padding=1, resample_filter=BLUR, flip_weight=False),
+    _modulated("up2-1x1", 1, 8, 16, 1, 6, up=2, resample_filter=BLUR, act="lrelu"),
+    _modulated("down2", 2, 24, 40, 3, 15, down=2, padding=1, resample_filter=BLUR, act="lrelu"),
+    _modulated("uneven-padding", 1, 8, 16, 3, 6, padding=[2, -1, 0, 1]),
+    _modulated("stylegan3", 3, 51, 81, 3, 8, padding=2, prenormalize="rms", input_gain_shape=(), act="lrelu"),
+    _modulated("5x5", 1, 8, 12, 5, 9, padding=2, prenormalize="rms", input_gain_shape=(1, 8)),
+]
+
 CASES = BIAS_ACT + UPFIRDN2D + FILTERED_LRELU + MODULATED_CONV2D + ADAPTIVE_MODULATED_CONV2D
 SMALL = [case for case in CASES if case.name not in ("long-rows", "wide", "empty", "many-channels")]

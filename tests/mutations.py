@@ -56,6 +56,9 @@ FIR, TILES = "upfirdn2d/cuda.cu", "upfirdn2d/cuda.h"
 MARCH, PLAN, FETCH, TENSOR, DIRECT = (
     f"filtered_lrelu/{name}.h" for name in ("march", "march_plan", "march_fetch", "march_tensor", "direct")
 )
+CONV, CONV_TILE, CONV_LOAD, CONV_PRODUCT = (
+    f"scaled_conv2d/{name}" for name in ("cuda.cu", "tile.h", "load.h", "product.h")
+)
 SYNC = "__syncthreads();"
 
 MUTATIONS = [
@@ -111,6 +114,22 @@ MUTATIONS = [
     Mutation("direct: no barrier before a piece", DIRECT, SYNC, "", 1),
     Mutation("direct: no barrier after a piece", DIRECT, SYNC, "", 2),
     Mutation("direct: last codes left out", DIRECT, "codes_end_y = last_y ? p.up_height :", "codes_end_y ="),
+    Mutation("conv: no barrier while packing", CONV, SYNC, "", 1),
+    Mutation("conv: no barrier after the tables", CONV, SYNC, "", 2),
+    Mutation("conv: no barrier in the loop", CONV, SYNC, "", 3),
+    Mutation("conv: no barrier after the loop", CONV, SYNC, "", 4),
+    Mutation("conv: no barrier before results leave", CONV, SYNC, "", 5),
+    Mutation("conv: weights used a turn early", CONV, "cp_async_wait<kStages - 2>", "cp_async_wait<kStages - 1>"),
+    Mutation("conv: next channels over those in use", CONV, "Tile::kChannels, next_x);", "Tile::kChannels, x);", 1),
+    Mutation("conv: no zeros at the side", CONV, "input_x >= 0 && input_x < p.width.in &&", ""),
+    Mutation("conv: results outside the image", CONV, "if (at >= 0 && out < p.out_channels)", "if (at >= 0)"),
+    Mutation("conv: phases begin with the first tap", CONV_TILE, "(up - start % up) % up", "0 * start"),
+    Mutation("conv: last images left out", CONV_TILE, "ceil_div(p.samples, images)", "p.samples / images"),
+    Mutation("conv: channels beyond the last", CONV_LOAD, "if (e < channels) held", "held"),
+    Mutation("conv: weights beyond the last", CONV_LOAD, "out < p.out_channels && channel", "channel"),
+    Mutation("conv: scales of the first image", CONV_LOAD, "shared.cell_image[slot.row] * t.scales +", ""),
+    Mutation("conv: depths swapped", CONV_PRODUCT, "lane / 8 % 2 * 8", "(1 - lane / 8 % 2) * 8"),
+    Mutation("conv: channel of the next lane", CONV_PRODUCT, "lane % 4 * 2 + k % 2", "lane % 4 * 2 + (1 - k % 2)"),
     Mutation("direct: outputs beyond the row", DIRECT, "o_x < p.out_width && o_y", "o_y"),
 ]  # fmt: skip
 
@@ -149,17 +168,22 @@ def run_cases(library: Path, op: str) -> str:
 def errors_of_cases(op: str) -> Iterator[str]:
     """Runs small cases on the emulator, forward and backward; for each, what differs from the reference, or nothing."""
     import torch
-    from cases import CASES, TOLERANCE, Case, relative_error
+    from cases import CASES, SCALED_CONV2D, TOLERANCE, Case, relative_error
 
     import ganops
+    from ganops import _cost_model
 
     def results(case: Case, tensors: dict[str, torch.Tensor], backend: str) -> list[torch.Tensor]:
-        with ganops.backend(backend):
+        is_modulated = case.op == "modulated_conv2d"
+        by_kernel = _cost_model.forced(op == "scaled_conv2d")
+        with ganops.backend(backend), by_kernel, torch.set_grad_enabled(not is_modulated):
             y = case.run(tensors)
-            wanted = [tensors["x"]] if case.op != "modulated_conv2d" and y.requires_grad else []
+            wanted = [tensors["x"]] if y.requires_grad else []
             return [y.detach(), *(torch.autograd.grad(y.square().sum(), wanted) if wanted else [])]
 
     cases = [case for case in CASES if case.op == op and "swish" not in case.name]
+    if op == "scaled_conv2d":
+        cases = SCALED_CONV2D[:5] + SCALED_CONV2D[7:10]
     for case in cases:
         for dtype, misaligned in ((torch.float16, False), (torch.float16, True), (torch.float32, False)):
             planar = len(case.shapes["x"]) != 4 or misaligned or dtype.itemsize > 2

@@ -22,7 +22,7 @@ def test_info_names_what_serves_each_operator(capsys: pytest.CaptureFixture[str]
         assert word in text
     if not _load.UNAVAILABLE:
         assert re.search(r"built by (g|clang)\+\+ \d+\.\d+", text)
-    on_cpu, on_cuda = text.split("on cpu: ")[1].split("on cuda: ", 1)
+    on_cpu, on_cuda = text.split("on cpu: ", 1)[1].split("on cuda: ", 1)
     for operator in OPERATORS:
         assert f"  {operator.name}\n" in on_cpu and f"  {operator.name}\n" in on_cuda
     for name, part in (("cpu", on_cpu), ("cuda", on_cuda)):

@@ -19,6 +19,7 @@ def image(*shape: int, dtype: torch.dtype = torch.float32, grad: bool = True) ->
 
 CHANNELS_LAST = image(2, 3, 9, 8).to(memory_format=torch.channels_last)
 CODES = torch.randint(0, 3, (2, 3, 20, 6), generator=torch.Generator().manual_seed(0), dtype=torch.uint8) * 0b01010101
+UP2_SWISH = (2, 1, [1, 2, 2, 1], "swish", 0.0, 1.0, 0.5)
 CALLS: list[tuple[Any, tuple[Any, ...]]] = [
     (OPS.bias_act, (image(2, 3, 5, 4), image(3), 1, "lrelu", 0.2, 1.0, -1.0)),
     (OPS.bias_act, (CHANNELS_LAST, None, 1, "swish", 0.0, 1.0, 0.5)),
@@ -42,6 +43,11 @@ CALLS: list[tuple[Any, tuple[Any, ...]]] = [
         OPS.modulated_conv2d_epilogue,
         (image(2, 3, 5, 4), image(2, 3), image(1, 1, 5, 4), image(3), "lrelu", 0.2, 1.0, -1.0),
     ),
+    (
+        OPS.scaled_conv2d,
+        (image(2, 3, 5, 4), image(4, 3, 3, 3), image(2, 3), image(2, 4), image(1, 1, 11, 9), image(4), *UP2_SWISH),
+    ),
+    (OPS.scaled_conv2d, (CHANNELS_LAST, image(4, 3, 1, 1), *[None] * 4, 1, 2, [0] * 4, "lrelu", 0.2, 1.0, -1.0)),
     (
         OPS.modulated_conv2d_phases,
         (

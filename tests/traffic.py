@@ -15,7 +15,7 @@ from simt_emulator import BufferUse, Footprint, Launch
 
 SECTOR = 32  # bytes
 # Small, and read by all threads: once in a block's first-level cache, they cost nothing more. All else is a tensor.
-OPERANDS = frozenset({"b", "f", "fu", "fd", "scale", "noise"})
+OPERANDS = frozenset({"b", "f", "fu", "fd", "scale", "x_scale", "y_scale", "noise"})
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,8 @@
 //       16-bit numbers without arithmetic, and the way to accumulate_t<T> (float; double for double) and back
 //   Vector<T, N>, load_vector<N>(from), store_vector(to, vector), kVectorLength<T>
 //       one aligned access of up to 16 bytes
+//   load_bits(from)
+//       a 16-bit value in the low half of a register, which nothing has to be done to while it is on its way
 //   load_first<N>(from, count), store_first(to, values, count)
 //       the same where a tensor ends after `count` elements, perhaps within the vector
 //   cp_async<16>(shared, global, predicate); cp_async_commit(); cp_async_wait<1>();
@@ -155,6 +157,13 @@ __device__ __forceinline__ Vector<T, N> load_vector(const T* from) {
   Vector<T, N> vector;
   __builtin_memcpy(&vector, &raw, sizeof raw);
   return vector;
+}
+
+// A 16-bit value as a load leaves it: in the low half of a register, below zeros.
+template <class T>
+__device__ __forceinline__ uint32_t load_bits(const T* from) {
+  static_assert(sizeof(T) == 2, "load_bits is for 16-bit types");
+  return *reinterpret_cast<const typename detail::RawBytes<2>::type*>(from);
 }
 
 template <int N, class T>

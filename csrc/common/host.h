@@ -89,15 +89,20 @@ inline Tensor in_huge_pages(Tensor y) {
   return y;
 }
 
+// A tensor of x's dtype and device.
+inline Tensor new_tensor(const Tensor& x, const std::vector<int64_t>& size,
+                         MemoryFormat format = MemoryFormat::Contiguous) {
+  return in_huge_pages(torch::stable::empty({size.data(), size.size()}, x.scalar_type(), std::nullopt, x.device(),
+                                            std::nullopt, format));
+}
+
 inline Tensor new_like(const Tensor& x) {
   return in_huge_pages(torch::stable::empty_like(x));
 }
 
 // A [N, C, height, width] tensor of x's dtype and device.
 inline Tensor new_image(const Tensor& x, int64_t height, int64_t width, MemoryFormat format) {
-  const int64_t size[] = {x.size(0), x.size(1), height, width};
-  return in_huge_pages(
-      torch::stable::empty({size, 4}, x.scalar_type(), std::nullopt, x.device(), std::nullopt, format));
+  return new_tensor(x, {x.size(0), x.size(1), height, width}, format);
 }
 
 // The stream on which kernels for x's device run, null on a CPU. That device is the current one while this lives.
@@ -144,24 +149,22 @@ inline std::optional<Tensor> filter_for(const Tensor& x, const std::optional<Ten
 
 }  // namespace ganops
 
-// Registers the host function `op` (a template over its launcher) for every device this library has kernels for.
-// Under the emulator the CUDA launcher serves CPU tensors in a namespace of its own.
+// GANOPS_REGISTER registers the host function `op` (a template over its launcher) for every device this library has
+// kernels for. GANOPS_REGISTER_CUDA is for an op without a CPU kernel: the reference serves CPUs. Under the emulator
+// the CUDA launcher serves CPU tensors in a namespace of its own.
+#define GANOPS_REGISTER_FOR(library, key, op, launcher)    \
+  STABLE_TORCH_LIBRARY_IMPL(library, key, m) {             \
+    m.impl(#op, TORCH_BOX(&ganops::op<ganops::launcher>)); \
+  }
 #if defined(GANOPS_SIMT)
-#define GANOPS_REGISTER(op, launcher)                             \
-  STABLE_TORCH_LIBRARY_IMPL(GANOPS_SIMT_NAMESPACE, CPU, m) {      \
-    m.impl(#op, TORCH_BOX(&ganops::op<ganops::launcher##_cuda>)); \
-  }
+#define GANOPS_REGISTER_CUDA(op, launcher) GANOPS_REGISTER_FOR(GANOPS_SIMT_NAMESPACE, CPU, op, launcher##_cuda)
+#define GANOPS_REGISTER(op, launcher) GANOPS_REGISTER_CUDA(op, launcher)
 #elif defined(GANOPS_CUDA)
-#define GANOPS_REGISTER(op, launcher)                             \
-  STABLE_TORCH_LIBRARY_IMPL(ganops, CPU, m) {                     \
-    m.impl(#op, TORCH_BOX(&ganops::op<ganops::launcher##_cpu>));  \
-  }                                                               \
-  STABLE_TORCH_LIBRARY_IMPL(ganops, CUDA, m) {                    \
-    m.impl(#op, TORCH_BOX(&ganops::op<ganops::launcher##_cuda>)); \
-  }
+#define GANOPS_REGISTER_CUDA(op, launcher) GANOPS_REGISTER_FOR(ganops, CUDA, op, launcher##_cuda)
+#define GANOPS_REGISTER(op, launcher)                  \
+  GANOPS_REGISTER_FOR(ganops, CPU, op, launcher##_cpu) \
+  GANOPS_REGISTER_CUDA(op, launcher)
 #else
-#define GANOPS_REGISTER(op, launcher)                            \
-  STABLE_TORCH_LIBRARY_IMPL(ganops, CPU, m) {                    \
-    m.impl(#op, TORCH_BOX(&ganops::op<ganops::launcher##_cpu>)); \
-  }
+#define GANOPS_REGISTER_CUDA(op, launcher)
+#define GANOPS_REGISTER(op, launcher) GANOPS_REGISTER_FOR(ganops, CPU, op, launcher##_cpu)
 #endif

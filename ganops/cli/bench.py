@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import argparse
+import statistics
+from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from . import BAD_ARGUMENT, CommandError
+
+if TYPE_CHECKING:
+    import torch
 
 DESCRIPTION = """Time the operators on the layers of StyleGAN2, StyleGAN3 and MobileStyleGAN, or the networks whole, by
 several implementations in turn. docs/benchmarks.md says what each column means."""
@@ -48,6 +53,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     how.add_argument("--repeat", type=_positive, default=7, metavar="N", help="runs of each (default 7)")
     how.add_argument("--seconds", type=_positive, default=20, metavar="S", help="fewer runs beyond so many a case")
     how.add_argument("--malloc", choices=["default", "keep"], default="default", help="keep: reuse freed large blocks")
+    how.add_argument(
+        "--tune",
+        action="store_true",
+        help="time nothing else: measure on this GPU when modulated_conv2d's own kernel is faster than torch's "
+        "convolution, and keep that in the user's cache",
+    )
     results = parser.add_argument_group("results")
     results.add_argument("--json", type=Path, metavar="FILE", help="save them")
     results.add_argument("--plot", type=Path, metavar="PNG", help="draw a roofline and speed-ups")
@@ -61,6 +72,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
+    if args.tune:
+        return _tune(args.repeat)
     for needed in ("tqdm", "matplotlib")[: 2 if args.plot else 1]:
         if find_spec(needed) is None:
             raise CommandError(f"{needed} is not installed; get it with: pip install 'ganops[bench]'")
@@ -72,6 +85,28 @@ def run(args: argparse.Namespace) -> int:
         raise CommandError(str(error), BAD_ARGUMENT) from None
     if not complete:
         raise KeyboardInterrupt  # after what was measured has been printed and saved
+    return 0
+
+
+def _tune(repeat: int) -> int:
+    import torch
+
+    from .. import _backend, _tuning
+    from ..bench.clock import CudaClock
+
+    if reason := _backend.why_not("cuda", "scaled_conv2d"):
+        raise CommandError(f"argument --tune: {reason}", BAD_ARGUMENT)
+    clock = CudaClock()
+
+    def seconds(call: Callable[[], torch.Tensor]) -> float:
+        timed = clock.prepare(call)
+        return statistics.median(timed() for _ in range(repeat)) / 1e3
+
+    table, where = _tuning.tune(torch.device("cuda", torch.cuda.current_device()), seconds)
+    print("time of the kernel over torch's, to what is modelled")
+    for kind, factor in table.items():
+        print(f"{kind:16}{factor:8.2f}")
+    print(f"kept in {where}")
     return 0
 
 

@@ -56,8 +56,8 @@ class _ScaledConvolution(torch.autograd.Function):
         if _is_lone(x, weight):
             return convolution(x, weight * _along_weight(scale, scales_output != geometry.transposed), geometry)
         if scales_output:
-            return _scaled(convolution(x, weight, geometry), scale)
-        return convolution(_scaled(x, scale), weight, geometry)
+            return scaled(convolution(x, weight, geometry), scale)
+        return convolution(scaled(x, scale), weight, geometry)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
@@ -74,7 +74,7 @@ class _ScaledConvolution(torch.autograd.Function):
         needs_weight = needs_weight and not weight_gradients_disabled() and is_wanted(ctx, 1)
         dx = dweight = dscale = None
         if ctx.scales_output:
-            scaled_dy = _scaled(dy, scale)
+            scaled_dy = scaled(dy, scale)
             dx = scaled_convolution(scaled_dy, weight, None, adjoint) if needs_x else None
             dscale = _dot(scaled_convolution(x, weight, None, geometry), dy, scale) if needs_scale else None
             dweight = weight_gradient(scaled_dy, x, weight, geometry) if needs_weight else None
@@ -86,9 +86,9 @@ class _ScaledConvolution(torch.autograd.Function):
         else:
             if needs_x or needs_scale:
                 of_scaled = scaled_convolution(dy, weight, None, adjoint)
-                dx = _scaled(of_scaled, scale)
+                dx = scaled(of_scaled, scale)
                 dscale = _dot(of_scaled, x, scale) if needs_scale else None
-            dweight = weight_gradient(dy, _scaled(x, scale), weight, geometry) if needs_weight else None
+            dweight = weight_gradient(dy, scaled(x, scale), weight, geometry) if needs_weight else None
         return dx, dweight, dscale, None, None
 
 
@@ -101,7 +101,7 @@ def _along_weight(scale: Tensor, first_dim: bool) -> Tensor:
     return scale.reshape((-1, 1, 1, 1) if first_dim else (1, -1, 1, 1))
 
 
-def _scaled(x: Tensor, scale: Tensor | None) -> Tensor:
+def scaled(x: Tensor, scale: Tensor | None) -> Tensor:
     return x if scale is None else x * scale[:, :, None, None].to(x.dtype)
 
 

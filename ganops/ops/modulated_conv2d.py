@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .. import _backend, _checks
+from .. import _backend, _checks, _cost_model
 from .._backend import call
 from .._compile import constant_result
 from .._formats import memory_format
@@ -18,6 +18,7 @@ from . import _phases
 from ._convolution import Geometry, needs_graph, scaled_convolution
 from ._library import Operator, register
 from .bias_act import for_dtype, parse_activation, slope, sum_to_bias
+from .scaled_conv2d import resampled_scaled_conv2d
 from .upfirdn2d import filter_taps
 
 PRENORMALIZE = ("auto", "none", "max", "rms")
@@ -163,6 +164,12 @@ def _modulated_conv2d(
         scale = (energy + reference.DEMODULATION_EPSILON).rsqrt()
     if input_gain is not None:
         styles = styles * input_gain.to(dtype)
+
+    pads = reference.resampling_padding(padding, filter_taps(f), up, down)
+    skips_zeros = up == 1 or (down == 1 and min(pads) >= 0)
+    if skips_zeros and _cost_model.prefers_kernel(x, weight, up, down):
+        taps = weight if flip_weight else weight.flip([2, 3])
+        return resampled_scaled_conv2d(x, taps, styles, scale, noise, bias, up, down, pads, f, *activation)
 
     def convolve(x: Tensor, weight: Tensor, geometry: Geometry) -> Tensor:
         return scaled_convolution(x, weight, styles, geometry)

@@ -109,7 +109,7 @@ def why_not(device: str, op: str = "bias_act") -> str | None:
     if _load.UNAVAILABLE:
         return _load.UNAVAILABLE
     if not torch._C._dispatch_has_kernel_for_dispatch_key(f"ganops::{op}", device.upper()):
-        return f"the compiled library has no {device.upper()} kernels"
+        return f"no {device.upper()} kernel is compiled"
     if device != "cuda":
         return None
     if not torch.cuda.is_available():

@@ -13,7 +13,7 @@ import pytest
 
 CLIENT = Path(__file__).parent / "compat_client.py"
 KINDS = ("own", "ours")
-SEEDS = 4
+SEEDS = 16
 TOLERANCE = 1e-11
 
 

@@ -1,7 +1,7 @@
 """winograd_conv2d: a 3x3 convolution on CPUs with a quarter of the multiplications.
 
 Source: Lavin and Gray, "Fast Algorithms for Convolutional Neural Networks" (2016), F(4x4, 3x3). Its float32 error is
-about eight times that of the direct sum: at most 2e-5 of the result's RMS. ``GANOPS_WINOGRAD=0`` in the environment
+greater than that of the direct sum: at most 2e-5 of the result's RMS. ``GANOPS_WINOGRAD=0`` in the environment
 leaves every convolution to torch.
 """
 

@@ -32,6 +32,14 @@ def test_scores_by_formula():
     assert float(losses.hinge_discriminator_loss(real, fake)) == pytest.approx(expected, rel=1e-12)
 
 
+@pytest.mark.parametrize("loss", [losses.logistic_discriminator_loss, losses.hinge_discriminator_loss])
+def test_parts_of_the_discriminator_losses(loss):
+    real, fake = normal(5, 1), normal(3, 1)
+    assert float(loss(real, None) + loss(None, fake)) == pytest.approx(float(loss(real, fake)))
+    with pytest.raises(ValueError, match="real_logits and fake_logits"):
+        loss(None, None)
+
+
 def test_undecided_scores():
     zero = torch.zeros(4, 1, dtype=torch.float64)
     assert float(losses.nonsaturating_generator_loss(zero)) == pytest.approx(math.log(2))

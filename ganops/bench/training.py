@@ -65,27 +65,32 @@ def _own(
     backend: str, part: str, generator: nn.Module, discriminator: nn.Module, real: Tensor, z: Tensor
 ) -> Callable[[], Any]:
     losses = importlib.import_module("ganops.models.losses")
-    path_length = losses.PathLengthPenalty()
+    penalty = losses.PathLengthPenalty()
 
-    def loss() -> Any:
-        if part == "G main":
-            _with_gradients_of(generator, discriminator)
-            return losses.nonsaturating_generator_loss(discriminator(generator(z, None), None))
-        if part == "path length":
-            _with_gradients_of(generator, discriminator)
-            ws = generator.mapping(z[: len(z) // PATH_LENGTH_SHRINK], None)  # type: ignore[operator]
-            return path_length(generator.synthesis(ws), ws)  # type: ignore[operator]
-        _with_gradients_of(discriminator, generator)
-        if part == "D main":
-            with torch.no_grad():
-                fake = generator(z, None)
-            return losses.logistic_discriminator_loss(discriminator(real, None), discriminator(fake, None))
+    def generator_main() -> None:
+        losses.nonsaturating_generator_loss(discriminator(generator(z, None), None)).backward()
+
+    def path_length() -> None:
+        ws = generator.mapping(z[: len(z) // PATH_LENGTH_SHRINK], None)  # type: ignore[operator]
+        penalty(generator.synthesis(ws), ws).backward()  # type: ignore[operator]
+
+    def discriminator_main() -> None:  # of one batch after the other, as NVlabs' does: half the activations
+        with torch.no_grad():
+            fake = generator(z, None)
+        losses.logistic_discriminator_loss(None, discriminator(fake, None)).backward()
+        losses.logistic_discriminator_loss(discriminator(real, None), None).backward()
+
+    def r1() -> None:
         images = real.clone().requires_grad_()
-        return losses.r1_penalty(discriminator(images, None), images, R1_GAMMA)
+        losses.r1_penalty(discriminator(images, None), images, R1_GAMMA).backward()
+
+    networks = (generator, discriminator) if part in ("G main", "path length") else (discriminator, generator)
+    parts = {"G main": generator_main, "path length": path_length, "D main": discriminator_main, "R1": r1}
 
     def step() -> None:
+        _with_gradients_of(*networks)
         with ganops.backend(backend):
-            loss().backward()
+            parts[part]()
 
     return step
 

@@ -7,6 +7,7 @@ over the batch.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import torch
 import torch.distributed as dist
@@ -19,9 +20,12 @@ def nonsaturating_generator_loss(fake_logits: Tensor) -> Tensor:
     return F.softplus(-fake_logits).mean()
 
 
-def logistic_discriminator_loss(real_logits: Tensor, fake_logits: Tensor) -> Tensor:
-    """``-log sigmoid(D(x)) - log(1 - sigmoid(D(G(z))))``. Source: as above, equation 1."""
-    return F.softplus(-real_logits).mean() + F.softplus(fake_logits).mean()
+def logistic_discriminator_loss(real_logits: Tensor | None, fake_logits: Tensor | None) -> Tensor:
+    """``-log sigmoid(D(x)) - log(1 - sigmoid(D(G(z))))``. Source: as above, equation 1.
+
+    None leaves out that part. Backward passes of one part and then of the other keep the activations of one batch.
+    """
+    return _sum_of_means(F.softplus, None if real_logits is None else -real_logits, fake_logits)
 
 
 def hinge_generator_loss(fake_logits: Tensor) -> Tensor:
@@ -29,9 +33,16 @@ def hinge_generator_loss(fake_logits: Tensor) -> Tensor:
     return -fake_logits.mean()
 
 
-def hinge_discriminator_loss(real_logits: Tensor, fake_logits: Tensor) -> Tensor:
-    """``max(0, 1 - D(x)) + max(0, 1 + D(G(z)))``. Source: as above."""
-    return F.relu(1 - real_logits).mean() + F.relu(1 + fake_logits).mean()
+def hinge_discriminator_loss(real_logits: Tensor | None, fake_logits: Tensor | None) -> Tensor:
+    """``max(0, 1 - D(x)) + max(0, 1 + D(G(z)))``. Source: as above. None leaves out that part."""
+    return _sum_of_means(lambda x: F.relu(1 + x), None if real_logits is None else -real_logits, fake_logits)
+
+
+def _sum_of_means(loss: Callable[[Tensor], Tensor], *logits: Tensor | None) -> Tensor:
+    means = [loss(x).mean() for x in logits if x is not None]
+    if not means:
+        raise ValueError("real_logits and fake_logits are both None: one is needed")
+    return sum(means[1:], means[0])
 
 
 def r1_penalty(real_logits: Tensor, real_images: Tensor, gamma: float) -> Tensor:

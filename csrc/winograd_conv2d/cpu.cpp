@@ -91,7 +91,6 @@ void to_frequencies(const WinogradToFrequencies& p, const Transform& transform) 
   const int64_t first_row = p.first / p.in_row, end_row = ceil_div(end, p.in_row);
   const int64_t in_column = p.in_image / p.in_row, samples_of_all = end_row > 0 ? (end_row - 1) / in_column + 1 : 0;
   const int64_t first_image = first_row / in_column, planes = (samples_of_all - first_image) * p.channels;
-  const int64_t frequency_stride = ceil_div(p.count, p.panel) * p.panel * p.channels;
   parallel_for(planes, 1, [&](int64_t begin_plane, int64_t end_plane) {
     std::vector<float> phases(samples * kOutputs * stride);
     for (int64_t i = begin_plane; i < end_plane; i++) {
@@ -116,7 +115,7 @@ void to_frequencies(const WinogradToFrequencies& p, const Transform& transform) 
             Vec<float> d[samples], v[kInputs];
             for (int64_t y = 0; y < samples; y++) d[y] = along_x[y][x];
             transform(d, v);
-            for (int64_t y = 0; y < kInputs; y++) store_first(to + (y * kInputs + x) * frequency_stride, v[y], lanes);
+            for (int64_t y = 0; y < kInputs; y++) store_first(to + (y * kInputs + x) * p.frequency_stride, v[y], lanes);
           }
         }
       }
@@ -211,8 +210,8 @@ void winograd_output(const WinogradOutput& p) {
       const int64_t panel = i % panels, tiles = std::min(kPanel, p.count - panel * kPanel);
       for (int64_t f = 0; f < kFrequencies; f++)
         for (int64_t group = first_group; group < end_group; group++)
-          group_product(p.filters + (f * groups + group) * p.in_channels * kGroup,
-                        p.frequencies + (f * panels + panel) * p.in_channels * kPanel, p.in_channels, tiles,
+          group_product(p.filters + f * p.filter_stride + group * p.in_channels * kGroup,
+                        p.frequencies + f * p.frequency_stride + panel * p.in_channels * kPanel, p.in_channels, tiles,
                         products.data() + (f * kRows + (group - first_group) * kGroup) * kPanel);
       const int64_t first_channel = first_group * kGroup;
       for (int64_t row = 0; row < std::min(kRows, p.channels - first_channel); row++)
@@ -247,7 +246,7 @@ void winograd_filter(const WinogradFilters& p) {
           Vec<float> u[kInputs];
           transform_filter(g, u);
           for (int64_t y = 0; y < kInputs; y++)
-            store_first(p.frequencies + ((y * kInputs + x) * groups + group) * in_group + first, u[y], lanes);
+            store_first(p.frequencies + (y * kInputs + x) * p.frequency_stride + group * in_group + first, u[y], lanes);
         }
       }
   });

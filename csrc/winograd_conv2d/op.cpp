@@ -10,11 +10,25 @@ namespace {
 
 // Frequencies that are worked on at a time: a convolution's stay in the last cache. The filter's gradient is summed
 // over such chunks, and passing through it costs as much as a few hundred tiles.
-constexpr int64_t kChunkBytes = 16 << 20, kGradientChunkBytes = 128 << 20;
+constexpr int64_t kChunkBytes = 16 << 20, kGradientChunkBytes = 96 << 20;
+constexpr int64_t kLine = 64 / sizeof(float);  // of a cache
 
 Tensor new_floats(const Tensor& like, const std::vector<int64_t>& size) {
   return in_huge_pages(
       torch::stable::empty({size.data(), size.size()}, ScalarType::Float, std::nullopt, like.device()));
+}
+
+// [kFrequencies, count], a few lines of a cache apart: a power of two would put all frequencies into the same few
+// places of the cache.
+Tensor new_frequencies(const Tensor& like, int64_t count) {
+  Tensor rows = new_floats(like, {kFrequencies, count + 3 * kLine});
+  return torch::stable::narrow(rows, 1, 0, count);
+}
+
+// One matrix of rows x columns for each frequency.
+Tensor matrices(const Tensor& frequencies, int64_t rows, int64_t columns) {
+  const int64_t size[] = {kFrequencies, rows, columns};
+  return torch::stable::view(frequencies, {size, 3});
 }
 
 const float* floats(const Tensor& t) {
@@ -35,11 +49,12 @@ WinogradTiles tiles_of(const Tensor& image, int64_t pad_y, int64_t pad_x, int64_
   return {image.size(1), image.size(2), image.size(3), pad_y, pad_x, in_row, in_image, 0, image.size(0) * in_image};
 }
 
-// f(first, count) for chunks of tiles, a multiple of `step` but the last, whose frequencies have so many channels.
+// f(first, count) for chunks of tiles, about equal and all but the last a multiple of `step`, whose frequencies, of so
+// many channels, are about so many bytes.
 template <class F>
 void for_chunks(int64_t tiles, int64_t channels, int64_t step, int64_t bytes, const F& f) {
-  const int64_t step_bytes = step * channels * kFrequencies * static_cast<int64_t>(sizeof(float));
-  const int64_t chunk = step * std::max<int64_t>(bytes / std::max<int64_t>(step_bytes, 1), 1);
+  const int64_t all_bytes = tiles * channels * kFrequencies * static_cast<int64_t>(sizeof(float));
+  const int64_t chunk = ceil_div(ceil_div(tiles, std::max<int64_t>(ceil_div(all_bytes, bytes), 1)), step) * step;
   for (int64_t first = 0; first < tiles; first += chunk) f(first, std::min(chunk, tiles - first));
 }
 
@@ -53,14 +68,16 @@ Tensor winograd_conv2d(const Tensor& x_any, const Tensor& weight, const std::opt
   const int64_t in = x.size(1), out = weight.size(0);
   const int64_t height = x.size(2) + 2 * pad_y - 2, width = x.size(3) + 2 * pad_x - 2;
   Tensor y = new_floats(x, {x.size(0), out, height, width});
-  Tensor filters = new_floats(x, {kFrequencies, ceil_div(out, kGroup), in, kGroup});
-  launch_winograd_filter_cpu({floats(taps), mutable_floats(filters), out, in});
+  Tensor filters = new_frequencies(x, ceil_div(out, kGroup) * in * kGroup);
+  launch_winograd_filter_cpu({floats(taps), mutable_floats(filters), out, in, filters.stride(0)});
 
   const WinogradTiles x_tiles = tiles_of(x, pad_y, pad_x, height, width), y_tiles = tiles_of(y, 0, 0, height, width);
   for_chunks(x_tiles.count, in, kPanel, kChunkBytes, [&](int64_t first, int64_t count) {
-    Tensor frequencies = new_floats(x, {kFrequencies, ceil_div(count, kPanel), in, kPanel});
-    WinogradToFrequencies input{x_tiles, floats(x), floats(scale), mutable_floats(frequencies), kPanel};
-    WinogradOutput output{y_tiles, floats(filters), floats(frequencies), in, mutable_floats(y)};
+    Tensor frequencies = new_frequencies(x, ceil_div(count, kPanel) * in * kPanel);
+    const int64_t stride = frequencies.stride(0);
+    WinogradToFrequencies input{x_tiles, floats(x), floats(scale), mutable_floats(frequencies), kPanel, stride};
+    WinogradOutput output{y_tiles, floats(filters),  floats(frequencies), filters.stride(0), stride,
+                          in,      mutable_floats(y)};
     input.first = output.first = first;
     input.count = output.count = count;
     launch_winograd_input_cpu(input);
@@ -80,16 +97,18 @@ Tensor winograd_conv2d_weight_grad(const Tensor& dy_any, const Tensor& x_any, co
 
   const WinogradTiles x_tiles = tiles_of(x, pad_y, pad_x, dy.size(2), dy.size(3));
   const WinogradTiles dy_tiles = tiles_of(dy, 0, 0, dy.size(2), dy.size(3));
-  for_chunks(x_tiles.count, in + out, 1, kGradientChunkBytes, [&](int64_t first, int64_t count) {
-    Tensor x_frequencies = new_floats(x, {kFrequencies, in, count});
-    Tensor dy_frequencies = new_floats(x, {kFrequencies, out, count});
-    WinogradToFrequencies of_x{x_tiles, floats(x), floats(x_scale), mutable_floats(x_frequencies), count};
-    WinogradToFrequencies of_dy{dy_tiles, floats(dy), floats(dy_scale), mutable_floats(dy_frequencies), count};
+  for_chunks(x_tiles.count, in + out, kLine, kGradientChunkBytes, [&](int64_t first, int64_t count) {
+    Tensor x_frequencies = new_frequencies(x, in * count), dy_frequencies = new_frequencies(x, out * count);
+    const int64_t x_stride = x_frequencies.stride(0), dy_stride = dy_frequencies.stride(0);
+    WinogradToFrequencies of_x{x_tiles, floats(x), floats(x_scale), mutable_floats(x_frequencies), count, x_stride};
+    WinogradToFrequencies of_dy{dy_tiles, floats(dy), floats(dy_scale), mutable_floats(dy_frequencies),
+                                count,    dy_stride};
     of_x.first = of_dy.first = first;
     of_x.count = of_dy.count = count;
     launch_winograd_input_cpu(of_x);
     launch_winograd_output_gradient_cpu(of_dy);
-    const Tensor filters = torch::stable::matmul(dy_frequencies, torch::stable::transpose(x_frequencies, 1, 2));
+    const Tensor filters = torch::stable::matmul(matrices(dy_frequencies, out, count),
+                                                 torch::stable::transpose(matrices(x_frequencies, in, count), 1, 2));
     launch_winograd_filter_gradient_cpu({floats(filters), mutable_floats(dweight), out * in});
   });
   return dweight;

@@ -18,6 +18,8 @@ constexpr int64_t kTaps = 3;
 // Analysis and Improving the Accuracy of Winograd Convolution for Deep Neural Networks", 2020).
 constexpr float kA = 0.75f, kB = 1.5f;
 
+// Frequencies lie frequency_stride apart, at least what there is of one.
+//
 // The products take filters in groups of rows, channel by channel, and tiles in panels of columns, so that they read
 // both in order: [kFrequencies, groups, I, kGroup] times [kFrequencies, panels, I, kPanel].
 constexpr int64_t kGroup = 8, kPanel = 48;
@@ -35,12 +37,14 @@ struct WinogradToFrequencies : WinogradTiles {
   const float* scale;  // [N, C] or null: of the image's channels
   float* frequencies;  // [kFrequencies, panels, C, panel]
   int64_t panel;       // tiles in a panel
+  int64_t frequency_stride;
 };
 
 // An image of products.
 struct WinogradOutput : WinogradTiles {
   const float* filters;      // as above, [kFrequencies, groups, I, kGroup]
   const float* frequencies;  // of the input, [kFrequencies, panels, I, kPanel]
+  int64_t filter_stride, frequency_stride;
   int64_t in_channels;
   float* image;
 };
@@ -49,7 +53,7 @@ struct WinogradOutput : WinogradTiles {
 struct WinogradFilters {
   const float* taps;
   float* frequencies;
-  int64_t out, in;
+  int64_t out, in, frequency_stride;
 };
 
 // Gradients of filters [count, 3, 3] from those of their frequencies [kFrequencies, count].

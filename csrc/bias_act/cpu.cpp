@@ -57,8 +57,8 @@ void bias_act_run(BiasActBlock<compute_t<T>> block, const T* x, const T* dy, con
   }
 }
 
-// The tensor is cut into equal pieces. Where the bias changes seldom, a piece has one value of it; where it changes
-// often, all pieces have the same row of values, some periods of [C, inner] long.
+// The tensor is cut into runs, which have one bias each, and long runs into pieces. Where runs would be shorter than a
+// vector, a run is instead some periods of [C, inner], and all have the same row of biases.
 template <class T>
 void bias_act_tensor(const BiasActParams& p) {
   using C = compute_t<T>;
@@ -69,20 +69,24 @@ void bias_act_tensor(const BiasActParams& p) {
   if (p.b) load_row(b.data(), static_cast<const T*>(p.b), p.channels);
 
   const int64_t period = p.channels * p.inner, total = p.outer * period;
-  const bool changes_often = p.b && p.inner < kRow;
-  int64_t run = p.b && !changes_often ? p.inner : total, piece = kPiece;  // a run is cut into pieces
+  const bool changes_often = p.b && p.inner < kLanes<C>;
+  int64_t run = p.b ? p.inner : total;
   if (changes_often) {
-    piece = ceil_div(kRow, period) * period;
-    row.resize(std::min(piece, total));
-    for (size_t i = 0; i < row.size(); i++) row[i] = b[i / p.inner % p.channels];
+    run = std::min(ceil_div(kRow, period) * period, total);
+    for (int64_t i = 0; i < run / p.inner; i++) row.insert(row.end(), p.inner, b[i % p.channels]);
   }
-  const int64_t pieces = ceil_div(run, piece);
-  parallel_for(total / run * pieces, kGrain / std::min(run, piece) + 1, [&](int64_t begin, int64_t end) {
+  const int64_t piece = std::min(run, changes_often ? run : kPiece), pieces = ceil_div(run, piece);
+  parallel_for(ceil_div(total, run) * pieces, kGrain / piece + 1, [&](int64_t begin, int64_t end) {
+    int64_t at = begin / pieces * run, skip = begin % pieces * piece;
+    int64_t channel = p.b ? begin / pieces % p.channels : 0;
     for (int64_t i = begin; i < end; i++) {
-      const int64_t skip = i % pieces * piece, at = i / pieces * run + skip;
-      const C bias = p.b && !changes_often ? b[i / pieces % p.channels] : C(0);
-      bias_act_run<T>(block, x + at, dy ? dy + at : nullptr, changes_often ? row.data() : nullptr, bias, y + at,
-                      std::min(piece, run - skip), p.activation);
+      const int64_t from = at + skip, n = std::min({piece, run - skip, total - from});
+      bias_act_run<T>(block, x + from, dy ? dy + from : nullptr, changes_often ? row.data() : nullptr,
+                      p.b ? b[channel] : C(0), y + from, n, p.activation);
+      if ((skip += piece) < run) continue;
+      skip = 0;
+      at += run;
+      if (++channel == p.channels) channel = 0;
     }
   });
 }

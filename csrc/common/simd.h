@@ -1,7 +1,15 @@
 // Vectors of GANOPS_VECTOR_BYTES bytes, and rows of any element type. Included once per instruction set: see isa.h.
+// The bytes of a vector say which instructions there are: 64 AVX-512, 32 AVX2, FMA and F16C. (g++ does not define
+// __AVX512F__ and the like by `#pragma GCC target`.)
 namespace ganops::GANOPS_ISA {
 
 #define GANOPS_INLINE inline __attribute__((always_inline))
+
+#if defined(GANOPS_X86_64) && GANOPS_VECTOR_BYTES < 64
+constexpr int kRegisters = 16;  // of vectors
+#else
+constexpr int kRegisters = 32;
+#endif
 
 template <class T>
 struct VectorOf {
@@ -22,6 +30,41 @@ GANOPS_INLINE void store(T* p, Vec<T> v) {
   *reinterpret_cast<Vec<T>*>(p) = v;
 }
 
+// The first count lanes.
+GANOPS_INLINE void store_first(float* to, Vec<float> v, int64_t count) {
+#if GANOPS_VECTOR_BYTES == 64
+  const __mmask16 lanes = static_cast<__mmask16>((1u << std::min(count, kLanes<float>)) - 1);
+  _mm512_mask_storeu_ps(to, lanes, reinterpret_cast<__m512>(v));
+#else
+  if (count >= kLanes<float>)
+    store(to, v);
+  else
+    std::memcpy(to, &v, count * sizeof(float));
+#endif
+}
+
+// Lanes [begin, end) of a vector, if there are any.
+struct Lanes {
+  Lanes(int64_t begin, int64_t end)
+      : first(begin < 0 ? 0 : begin < kLanes<float> ? begin : kLanes<float>),
+        last(end < first           ? first
+             : end < kLanes<float> ? end
+                                   : kLanes<float>) {}
+  int64_t first, last;
+};
+
+// These of the vector at from, and zeros. The memory of the others is not touched.
+GANOPS_INLINE Vec<float> load_lanes(const float* from, Lanes lanes) {
+#if GANOPS_VECTOR_BYTES == 64
+  const auto mask = static_cast<__mmask16>((1u << lanes.last) - (1u << lanes.first));
+  return reinterpret_cast<Vec<float>>(_mm512_maskz_loadu_ps(mask, from));
+#else
+  float all[kLanes<float>] = {};
+  std::memcpy(all + lanes.first, from + lanes.first, (lanes.last - lanes.first) * sizeof(float));
+  return load(all);
+#endif
+}
+
 template <class T>
 GANOPS_INLINE Vec<T> broadcast(T value) {
   return Vec<T>{} + value;
@@ -31,7 +74,7 @@ GANOPS_INLINE Vec<T> broadcast(T value) {
 template <class T>
 GANOPS_INLINE Vec<T> load_once(const T* p) {
   Vec<T> v = load(p);
-#if defined(GANOPS_X86_64) && defined(__AVX512F__)
+#if GANOPS_VECTOR_BYTES == 64
   asm("" : "+v"(v));
 #elif defined(GANOPS_X86_64)
   asm("" : "+x"(v));
@@ -49,34 +92,37 @@ GANOPS_INLINE void unrolled(const F& f) {
   for_each_constant(std::make_integer_sequence<int, n>{}, f);
 }
 
+// Lane i is lane i + shift of the two vectors in a row. GCC finds the instructions, but for AVX-512.
+template <int shift, int... i>
+GANOPS_INLINE Vec<float> shifted(Vec<float> low, Vec<float> high, std::integer_sequence<int, i...>) {
+#if GANOPS_VECTOR_BYTES == 64
+  Vec<float> result;
+  asm("valignd %3, %2, %1, %0" : "=v"(result) : "v"(high), "v"(low), "i"(shift));
+  return result;
+#else
+  constexpr int n = kLanes<float>;
+  return Vec<float>{(i + shift < n ? low[(i + shift) % n] : high[(i + shift) % n])...};
+#endif
+}
+template <int shift>
+GANOPS_INLINE Vec<float> shifted(Vec<float> low, Vec<float> high) {
+  return shifted<shift>(low, high, std::make_integer_sequence<int, kLanes<float>>{});
+}
+
 // The vectors at from, from + 1, ... A load across a cache line costs two, so AVX-512 moves lanes instead.
 template <int count>
 GANOPS_INLINE void load_shifted(Vec<float> (&to)[count], const float* from) {
-#if defined(GANOPS_X86_64) && defined(__AVX512F__)
+#if GANOPS_VECTOR_BYTES == 64
   static_assert(count <= kLanes<float>);
-  const __m512i low = _mm512_loadu_si512(from), high = _mm512_loadu_si512(from + kLanes<float>);
-  unrolled<count>([&](auto i) __attribute__((always_inline)) {
-    to[i] = reinterpret_cast<Vec<float>>(_mm512_alignr_epi32(high, low, i));
-  });
+  const Vec<float> low = load(from), high = load(from + kLanes<float>);
+  unrolled<count>([&](auto i) __attribute__((always_inline)) { to[i] = shifted<decltype(i)::value>(low, high); });
 #else
   for (int i = 0; i < count; i++) to[i] = load_once(from + i);
 #endif
 }
 
-// a[0] b[0] a[1] b[1] ...: the first half in a, the second in b.
+// a[0] b[0] a[1] b[1] ...: the first half in a, the second in b. GCC finds the instructions.
 GANOPS_INLINE void interleave(Vec<float>& a, Vec<float>& b) {
-#if defined(GANOPS_X86_64) && defined(__AVX512F__)
-  const __m512i first = _mm512_setr_epi32(0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23);
-  const __m512i second = _mm512_add_epi32(first, _mm512_set1_epi32(kLanes<float> / 2));
-  const __m512 x = reinterpret_cast<__m512>(a), y = reinterpret_cast<__m512>(b);
-  a = reinterpret_cast<Vec<float>>(_mm512_permutex2var_ps(x, first, y));
-  b = reinterpret_cast<Vec<float>>(_mm512_permutex2var_ps(x, second, y));
-#elif defined(GANOPS_X86_64) && defined(__AVX2__)
-  const __m256 x = reinterpret_cast<__m256>(a), y = reinterpret_cast<__m256>(b);
-  const __m256 low = _mm256_unpacklo_ps(x, y), high = _mm256_unpackhi_ps(x, y);
-  a = reinterpret_cast<Vec<float>>(_mm256_permute2f128_ps(low, high, 0x20));
-  b = reinterpret_cast<Vec<float>>(_mm256_permute2f128_ps(low, high, 0x31));
-#else
   constexpr int64_t n = kLanes<float>;
   float joined[2 * n];
   for (int64_t i = 0; i < n; i++) {
@@ -85,7 +131,6 @@ GANOPS_INLINE void interleave(Vec<float>& a, Vec<float>& b) {
   }
   a = load(joined);
   b = load(joined + n);
-#endif
 }
 
 // Element conversions. Half and BFloat16 rows become float rows and back, round to nearest even.
@@ -120,7 +165,7 @@ inline void store_row(BFloat16* to, const float* from, int64_t n) {
 
 inline void load_row(float* to, const Half* from, int64_t n) {
   int64_t i = 0;
-#if defined(GANOPS_X86_64) && defined(__F16C__)
+#if GANOPS_VECTOR_BYTES >= 32
   for (; i + 8 <= n; i += 8)
     _mm256_storeu_ps(to + i, _mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(from + i))));
 #endif
@@ -129,11 +174,49 @@ inline void load_row(float* to, const Half* from, int64_t n) {
 
 inline void store_row(Half* to, const float* from, int64_t n) {
   int64_t i = 0;
-#if defined(GANOPS_X86_64) && defined(__F16C__)
+#if GANOPS_VECTOR_BYTES >= 32
   for (; i + 8 <= n; i += 8)
     _mm_storeu_si128(reinterpret_cast<__m128i*>(to + i), _mm256_cvtps_ph(_mm256_loadu_ps(from + i), 0));
 #endif
   for (; i < n; i++) to[i] = static_cast<Half>(from[i]);
+}
+
+// Memory that will not be read before it has left the caches is written past them: a store would fetch its line first.
+// What is streamed is in order for other threads after finish_streams.
+constexpr int64_t kStreamedBytes = 8 << 20;
+
+inline bool is_streamed(int64_t bytes) {
+  return bytes >= kStreamedBytes;
+}
+
+inline bool starts_vector(const void* p) {
+  return reinterpret_cast<uintptr_t>(p) % GANOPS_VECTOR_BYTES == 0;
+}
+
+// For p that starts a vector.
+GANOPS_INLINE void stream(float* p, Vec<float> v) {
+#if GANOPS_VECTOR_BYTES == 64
+  _mm512_stream_ps(p, reinterpret_cast<__m512>(v));
+#elif GANOPS_VECTOR_BYTES == 32
+  _mm256_stream_ps(p, reinterpret_cast<__m256>(v));
+#elif defined(GANOPS_X86_64)
+  _mm_stream_ps(p, reinterpret_cast<__m128>(v));
+#else
+  store(p, v);
+#endif
+}
+
+inline void stream_row(float* to, const float* from, int64_t n) {
+  int64_t i = 0;
+  for (; i < n && !starts_vector(to + i); i++) to[i] = from[i];
+  for (; i + kLanes<float> <= n; i += kLanes<float>) stream(to + i, load(from + i));
+  store_row(to + i, from + i, n - i);
+}
+
+inline void finish_streams() {
+#ifdef GANOPS_X86_64
+  _mm_sfence();
+#endif
 }
 
 }  // namespace ganops::GANOPS_ISA

@@ -38,13 +38,28 @@ BiasActBlock<C> bias_act_block(const ActivationParams& p) {
 template BiasActBlock<float> bias_act_block(const ActivationParams&);
 template BiasActBlock<double> bias_act_block(const ActivationParams&);
 
-// A run of n consecutive elements of any type.
+// A run of n consecutive elements of any type, by way of rows in C where they are converted or streamed.
 template <class T>
 void bias_act_run(BiasActBlock<compute_t<T>> block, const T* x, const T* dy, const compute_t<T>* b, compute_t<T> bias,
-                  T* y, int64_t n, const ActivationParams& p) {
+                  T* y, int64_t n, const ActivationParams& p, [[maybe_unused]] bool streamed) {
   using C = compute_t<T>;
-  if constexpr (std::is_same_v<T, C>) {
+  if constexpr (std::is_same_v<T, double>) {
     block(x, dy, b, bias, y, n, p);
+  } else if constexpr (std::is_same_v<T, float>) {
+    const auto make = [&](float* to, int64_t i, int64_t count) {
+      block(x + i, dy ? dy + i : nullptr, b ? b + i : nullptr, bias, to, count, p);
+    };
+    int64_t i = 0;
+    if (streamed) {
+      alignas(GANOPS_VECTOR_BYTES) float row[kRow];
+      i = std::min(-elements_into_vector(y) & (kLanes<float> - 1), n);
+      if (i > 0) make(y, 0, i);
+      for (; i + kRow <= n; i += kRow) {
+        make(row, i, kRow);
+        for (int64_t j = 0; j < kRow; j += kLanes<float>) stream(y + i + j, load(row + j));
+      }
+    }
+    if (i < n) make(y + i, i, n - i);
   } else {
     C x_row[kRow], dy_row[kRow], y_row[kRow];
     for (int64_t i = 0; i < n; i += kRow) {
@@ -75,6 +90,7 @@ void bias_act_tensor(const BiasActParams& p) {
     run = std::min(ceil_div(kRow, period) * period, total);
     for (int64_t i = 0; i < run / p.inner; i++) row.insert(row.end(), p.inner, b[i % p.channels]);
   }
+  const bool streamed = is_streamed(total * sizeof(T));
   const int64_t piece = std::min(run, changes_often ? run : kPiece), pieces = ceil_div(run, piece);
   parallel_for(ceil_div(total, run) * pieces, kGrain / piece + 1, [&](int64_t begin, int64_t end) {
     int64_t at = begin / pieces * run, skip = begin % pieces * piece;
@@ -82,12 +98,13 @@ void bias_act_tensor(const BiasActParams& p) {
     for (int64_t i = begin; i < end; i++) {
       const int64_t from = at + skip, n = std::min({piece, run - skip, total - from});
       bias_act_run<T>(block, x + from, dy ? dy + from : nullptr, changes_often ? row.data() : nullptr,
-                      p.b ? b[channel] : C(0), y + from, n, p.activation);
+                      p.b ? b[channel] : C(0), y + from, n, p.activation, streamed);
       if ((skip += piece) < run) continue;
       skip = 0;
       at += run;
       if (++channel == p.channels) channel = 0;
     }
+    if (streamed) finish_streams();
   });
 }
 

@@ -46,7 +46,9 @@ GANOPS_INLINE void store_first(float* to, Vec<float> v, int64_t count) {
 // Lanes [begin, end) of a vector, if there are any.
 struct Lanes {
   Lanes(int64_t begin, int64_t end)
-      : first(begin < 0 ? 0 : begin < kLanes<float> ? begin : kLanes<float>),
+      : first(begin < 0               ? 0
+              : begin < kLanes<float> ? begin
+                                      : kLanes<float>),
         last(end < first           ? first
              : end < kLanes<float> ? end
                                    : kLanes<float>) {}
@@ -62,6 +64,17 @@ GANOPS_INLINE Vec<float> load_lanes(const float* from, Lanes lanes) {
   float all[kLanes<float>] = {};
   std::memcpy(all + lanes.first, from + lanes.first, (lanes.last - lanes.first) * sizeof(float));
   return load(all);
+#endif
+}
+
+GANOPS_INLINE void store_lanes(float* to, Vec<float> v, Lanes lanes) {
+#if GANOPS_VECTOR_BYTES == 64
+  const auto mask = static_cast<__mmask16>((1u << lanes.last) - (1u << lanes.first));
+  _mm512_mask_storeu_ps(to, mask, reinterpret_cast<__m512>(v));
+#else
+  float all[kLanes<float>];
+  store(all, v);
+  std::memcpy(to + lanes.first, all + lanes.first, (lanes.last - lanes.first) * sizeof(float));
 #endif
 }
 
@@ -189,8 +202,9 @@ inline bool is_streamed(int64_t bytes) {
   return bytes >= kStreamedBytes;
 }
 
-inline bool starts_vector(const void* p) {
-  return reinterpret_cast<uintptr_t>(p) % GANOPS_VECTOR_BYTES == 0;
+// How many elements lie between p and the place before it, or p itself, where a vector starts.
+inline int64_t elements_into_vector(const float* p) {
+  return reinterpret_cast<uintptr_t>(p) / sizeof(float) % kLanes<float>;
 }
 
 // For p that starts a vector.
@@ -204,13 +218,6 @@ GANOPS_INLINE void stream(float* p, Vec<float> v) {
 #else
   store(p, v);
 #endif
-}
-
-inline void stream_row(float* to, const float* from, int64_t n) {
-  int64_t i = 0;
-  for (; i < n && !starts_vector(to + i); i++) to[i] = from[i];
-  for (; i + kLanes<float> <= n; i += kLanes<float>) stream(to + i, load(from + i));
-  store_row(to + i, from + i, n - i);
 }
 
 inline void finish_streams() {

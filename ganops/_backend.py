@@ -19,6 +19,7 @@ NATIVE_DEVICES = ("cpu", "cuda")
 _chosen = Setting("backend", AUTO)
 _references: dict[str, Callable[..., Any]] = {}
 _namespaces: dict[str, str] = {device: "ganops" for device in NATIVE_DEVICES}
+_operators: dict[tuple[str, str], Callable[..., Any]] = {}
 _warned_slow: set[str] = set()
 
 
@@ -62,12 +63,19 @@ def add_namespace(name: str, namespace: str) -> None:
     _namespaces[name] = namespace
 
 
+def add_operator(namespace: str, op: str, function: Callable[..., Any]) -> None:
+    """What serves an operator where no compiler looks on."""
+    _operators[namespace, op] = function
+
+
 def add_reference(op: str, function: Callable[..., Any]) -> None:
     _references[op] = function
 
 
 def autocast_dtype(device: torch.device) -> torch.dtype | None:
     """The dtype in which autocast wants matrix products on this device; None outside autocast."""
+    if not torch._C._is_any_autocast_enabled():
+        return None
     kind = device.type
     known = kind != "meta" and torch.amp.is_autocast_available(kind)
     return torch.get_autocast_dtype(kind) if known and torch.is_autocast_enabled(kind) else None
@@ -97,7 +105,10 @@ def call(op: str, x: Tensor, *args: Any) -> Any:
         raise RuntimeError(f"backend {name!r} is in force, but x is on {x.device}")
     if name == AUTO and x.device.type == "cuda":
         _warn_if_slow(x.device.type)
-    return getattr(getattr(torch.ops, _namespaces.get(name, "ganops")), op)(x, *args)
+    namespace = _namespaces.get(name, "ganops")
+    if torch.compiler.is_compiling():
+        return getattr(getattr(torch.ops, namespace), op)(x, *args)
+    return _operators[namespace, op](x, *args)
 
 
 def is_reference() -> bool:

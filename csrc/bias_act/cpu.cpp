@@ -16,38 +16,39 @@ constexpr int64_t kGrain = 1 << 15;  // elements that are worth a thread
 constexpr int64_t kPiece = 1 << 14;  // a longer run is split, so that few runs still feed all threads
 
 template <Activation act, int order, class C>
-void bias_act_elements(const C* x, const C* dy, const C* b, C bias, C* y, int64_t n, const ActivationParams& p) {
-  const ActivationConstants<C> k(p);
+void bias_act_elements(const C* x, const C* dy, const C* b, C bias, C* y, int64_t n, const ActivationConstants<C>& k) {
+#pragma GCC ivdep
   for (int64_t i = 0; i < n; i++)
     y[i] = bias_act_element<act, order, C>(x[i], b ? b[i] : bias, order > 0 ? dy[i] : C(0), k);
 }
 
-template <class C, int... act>
-BiasActBlock<C> choose_block(const ActivationParams& p, std::integer_sequence<int, act...>) {
-  constexpr BiasActBlock<C> kBlocks[][3] = {{bias_act_elements<static_cast<Activation>(act), 0, C>,
-                                             bias_act_elements<static_cast<Activation>(act), 1, C>,
-                                             bias_act_elements<static_cast<Activation>(act), 2, C>}...};
-  return kBlocks[static_cast<int>(p.act)][p.order];
+template <class C>
+template <int... act>
+typename BiasActBlock<C>::Function BiasActBlock<C>::choose(const ActivationParams& p,
+                                                           std::integer_sequence<int, act...>) {
+  constexpr Function kFunctions[][3] = {{bias_act_elements<static_cast<Activation>(act), 0, C>,
+                                         bias_act_elements<static_cast<Activation>(act), 1, C>,
+                                         bias_act_elements<static_cast<Activation>(act), 2, C>}...};
+  return kFunctions[static_cast<int>(p.act)][p.order];
 }
 
 template <class C>
-BiasActBlock<C> bias_act_block(const ActivationParams& p) {
-  return choose_block<C>(p, std::make_integer_sequence<int, static_cast<int>(Activation::gelu) + 1>{});
-}
+BiasActBlock<C>::BiasActBlock(const ActivationParams& p)
+    : constants(p), function(choose(p, std::make_integer_sequence<int, static_cast<int>(Activation::gelu) + 1>{})) {}
 
-template BiasActBlock<float> bias_act_block(const ActivationParams&);
-template BiasActBlock<double> bias_act_block(const ActivationParams&);
+template class BiasActBlock<float>;
+template class BiasActBlock<double>;
 
 // A run of n consecutive elements of any type, by way of rows in C where they are converted or streamed.
 template <class T>
-void bias_act_run(BiasActBlock<compute_t<T>> block, const T* x, const T* dy, const compute_t<T>* b, compute_t<T> bias,
-                  T* y, int64_t n, const ActivationParams& p, [[maybe_unused]] bool streamed) {
+void bias_act_run(const BiasActBlock<compute_t<T>>& block, const T* x, const T* dy, const compute_t<T>* b,
+                  compute_t<T> bias, T* y, int64_t n, [[maybe_unused]] bool streamed) {
   using C = compute_t<T>;
   if constexpr (std::is_same_v<T, double>) {
-    block(x, dy, b, bias, y, n, p);
+    block(x, dy, b, bias, y, n);
   } else if constexpr (std::is_same_v<T, float>) {
     const auto make = [&](float* to, int64_t i, int64_t count) {
-      block(x + i, dy ? dy + i : nullptr, b ? b + i : nullptr, bias, to, count, p);
+      block(x + i, dy ? dy + i : nullptr, b ? b + i : nullptr, bias, to, count);
     };
     int64_t i = 0;
     if (streamed) {
@@ -66,7 +67,7 @@ void bias_act_run(BiasActBlock<compute_t<T>> block, const T* x, const T* dy, con
       const int64_t count = std::min(kRow, n - i);
       load_row(x_row, x + i, count);
       if (dy) load_row(dy_row, dy + i, count);
-      block(x_row, dy_row, b ? b + i : nullptr, bias, y_row, count, p);
+      block(x_row, dy_row, b ? b + i : nullptr, bias, y_row, count);
       store_row(y + i, y_row, count);
     }
   }
@@ -77,7 +78,7 @@ void bias_act_run(BiasActBlock<compute_t<T>> block, const T* x, const T* dy, con
 template <class T>
 void bias_act_tensor(const BiasActParams& p) {
   using C = compute_t<T>;
-  const BiasActBlock<C> block = bias_act_block<C>(p.activation);
+  const BiasActBlock<C> block(p.activation);
   const T *x = static_cast<const T*>(p.x), *dy = static_cast<const T*>(p.dy);
   T* y = static_cast<T*>(p.y);
   std::vector<C> b(p.b ? p.channels : 0), row;
@@ -98,7 +99,7 @@ void bias_act_tensor(const BiasActParams& p) {
     for (int64_t i = begin; i < end; i++) {
       const int64_t from = at + skip, n = std::min({piece, run - skip, total - from});
       bias_act_run<T>(block, x + from, dy ? dy + from : nullptr, changes_often ? row.data() : nullptr,
-                      p.b ? b[channel] : C(0), y + from, n, p.activation, streamed);
+                      p.b ? b[channel] : C(0), y + from, n, streamed);
       if ((skip += piece) < run) continue;
       skip = 0;
       at += run;

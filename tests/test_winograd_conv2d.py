@@ -14,7 +14,8 @@ from torch import Tensor
 import ganops
 from ganops.ops import _convolution
 from ganops.ops._convolution import Geometry, scaled_convolution
-from ganops.ops.winograd_conv2d import MIN_CHANNELS, winograd_conv2d
+from ganops.ops.winograd_conv2d import MIN_CHANNELS, winograd_conv2d, winograd_conv2d_weight_grad
+from ganops.reference.modulated_conv2d import scaled
 
 LARGEST_ERROR = 2e-5  # of 512 channels of normal values
 
@@ -25,29 +26,52 @@ def normal(*shape: int) -> Tensor:
     return torch.randn(shape, generator=torch.Generator().manual_seed(sum(shape)))
 
 
+SIZES = [(1, 3, 3), (2, 4, 9), (1, 17, 70), (3, 21, 66), (1, 6, 131), (60, 8, 9)]
+
+
+def weight_gradient(dy: Tensor, x: Tensor, padding: tuple[int, int]) -> Tensor:
+    return torch.nn.grad.conv2d_weight(x, [dy.shape[1], x.shape[1], 3, 3], dy, padding=padding)
+
+
 @pytest.mark.parametrize("padding", [(0, 0), (1, 1), (2, 0), (5, 3)], ids=str)
-@pytest.mark.parametrize("channels", [(1, 1), (3, 5), (64, 51)], ids=str)
-@pytest.mark.parametrize("size", [(1, 3, 3), (2, 4, 9), (1, 17, 70), (3, 21, 66), (1, 6, 131)], ids=str)
+@pytest.mark.parametrize("channels", [(1, 1), (3, 5), (64, 51), (130, 33)], ids=str)
+@pytest.mark.parametrize("size", SIZES, ids=str)
 def test_every_size(size: tuple[int, int, int], channels: tuple[int, int], padding: tuple[int, int]) -> None:
     n, height, width = size
     x, weight = normal(n, channels[0], height, width), normal(channels[1], channels[0], 3, 3)
-    y = winograd_conv2d(x, weight, padding)
-    expected = F.conv2d(x.double(), weight.double(), padding=padding)
+    scale = 1 + normal(n, channels[0]) / 4
+    y = winograd_conv2d(x, weight, scale, padding)
+    expected = F.conv2d(scaled(x.double(), scale), weight.double(), padding=padding)
     assert y.shape == expected.shape
     assert relative_error(y, expected) <= LARGEST_ERROR
+
+    dy, dy_scale = normal(*y.shape), 1 + normal(*y.shape[:2]) / 4
+    dweight = winograd_conv2d_weight_grad(dy, x, dy_scale, scale, padding)
+    expected = weight_gradient(scaled(dy.double(), dy_scale), scaled(x.double(), scale), padding)
+    assert dweight.shape == expected.shape
+    assert relative_error(dweight, expected) <= LARGEST_ERROR
 
 
 def test_error_of_many_channels() -> None:
     x, weight = normal(1, 512, 60, 60), normal(512, 512, 3, 3)  # several chunks of tiles
     expected = F.conv2d(x.double(), weight.double())
-    y = winograd_conv2d(x, weight, (0, 0))
+    y = winograd_conv2d(x, weight, None, (0, 0))
     assert relative_error(y, expected) <= LARGEST_ERROR
     assert ((y - expected).square().mean() / expected.square().mean()).sqrt() <= 2e-6
 
 
-def test_strides() -> None:
+def test_error_of_many_pixels() -> None:
+    x, dy = normal(2, 128, 180, 180), normal(2, 128, 180, 180)  # several chunks of tiles
+    expected = weight_gradient(dy.double(), x.double(), (1, 1))
+    assert relative_error(winograd_conv2d_weight_grad(dy, x, None, None, (1, 1)), expected) <= LARGEST_ERROR
+
+
+def test_strides_and_dtypes() -> None:
     x, weight = normal(2, 8, 12, 11).to(memory_format=torch.channels_last), normal(3, 8, 3, 3).transpose(2, 3)
-    assert relative_error(winograd_conv2d(x, weight, (1, 1)), F.conv2d(x, weight, padding=1)) <= LARGEST_ERROR
+    scale = torch.tensor([[0.5, 2.0, 4.0, -1.0]], dtype=torch.float64).repeat(2, 2)
+    expected = F.conv2d(scaled(x, scale), weight, padding=1)
+    assert relative_error(winograd_conv2d(x, weight, scale, (1, 1)), expected) <= LARGEST_ERROR
+    assert relative_error(winograd_conv2d(x, weight.double(), scale.float(), (1, 1)), expected) <= LARGEST_ERROR
 
 
 @pytest.mark.parametrize("isa", ["baseline", "x86-64-v3"])
@@ -70,14 +94,16 @@ def gradients(x: Tensor, weight: Tensor, styles: Tensor) -> list[Tensor]:
 def test_convolutions_of_many_channels_and_their_gradients(batch: int, monkeypatch: pytest.MonkeyPatch) -> None:
     inputs = normal(batch, 80, 52, 53), normal(64, 80, 3, 3), normal(batch, 80)
     calls = []
+    for function in (winograd_conv2d, winograd_conv2d_weight_grad):
 
-    def counted(*args):
-        calls.append(args)
-        return winograd_conv2d(*args)
+        def counted(*args, function=function):
+            calls.append(function)
+            return function(*args)
 
-    monkeypatch.setattr(_convolution.winograd, "winograd_conv2d", counted)
+        monkeypatch.setattr(_convolution.winograd, function.__name__, counted)
     actual, expected = gradients(*inputs), gradients(*(t.double() for t in inputs))
-    assert len(calls) >= 3  # forward, the input's gradient, and of the second order
+    assert calls.count(winograd_conv2d) >= 3  # forward, the input's gradient, and of the second order
+    assert calls.count(winograd_conv2d_weight_grad) >= 1
     for a, b in zip(actual, expected, strict=True):
         assert relative_error(a, b) <= 2 * LARGEST_ERROR  # of two convolutions
 
@@ -92,6 +118,6 @@ def test_convolutions_of_many_channels_and_their_gradients(batch: int, monkeypat
 def test_not_a_number_stays_so() -> None:
     x = normal(1, 8, 12, 12)
     x[0, 3, 5, 5] = torch.nan
-    y = winograd_conv2d(x, normal(4, 8, 3, 3), (1, 1))
+    y = winograd_conv2d(x, normal(4, 8, 3, 3), None, (1, 1))
     assert y[:, :, 4:7, 4:7].isnan().all()
     assert not y[:, :, :, 9:].isnan().any()

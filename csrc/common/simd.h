@@ -43,15 +43,10 @@ GANOPS_INLINE void store_first(float* to, Vec<float> v, int64_t count) {
 #endif
 }
 
-// Lanes [begin, end) of a vector, if there are any.
+// Lanes [first, last) of a vector, as far as they exist.
 struct Lanes {
-  Lanes(int64_t begin, int64_t end)
-      : first(begin < 0               ? 0
-              : begin < kLanes<float> ? begin
-                                      : kLanes<float>),
-        last(end < first           ? first
-             : end < kLanes<float> ? end
-                                   : kLanes<float>) {}
+  Lanes(int64_t first, int64_t last)
+      : first(std::clamp(first, int64_t{0}, kLanes<float>)), last(std::clamp(last, this->first, kLanes<float>)) {}
   int64_t first, last;
 };
 

@@ -8,81 +8,96 @@
 namespace ganops {
 namespace {
 
-// Frequencies that are worked on at a time stay in the last cache.
-constexpr int64_t kChunkBytes = 32 << 20;
+// Frequencies that are worked on at a time: a convolution's stay in the last cache. The filter's gradient is summed
+// over such chunks, and passing through it costs as much as a few hundred tiles.
+constexpr int64_t kChunkBytes = 16 << 20, kGradientChunkBytes = 128 << 20;
 
-// G (x) G: the frequencies of a filter, [kFrequencies, 9], are this times its taps.
-Tensor filter_transform(const Tensor& like) {
-  const double a2 = kA * kA, b2 = kB * kB;
-  const double of_a = 1 / (2 * a2 * (a2 - b2)), of_b = 1 / (2 * b2 * (b2 - a2));
-  const double g[kInputs][3] = {{1 / (a2 * b2), 0, 0},         {of_a, of_a * kA, of_a * a2},
-                                {of_a, -of_a * kA, of_a * a2}, {of_b, of_b * kB, of_b * b2},
-                                {of_b, -of_b * kB, of_b * b2}, {0, 0, 1}};
-  const int64_t size[] = {kFrequencies, 9};
-  Tensor transform = torch::stable::empty({size, 2}, ScalarType::Float, std::nullopt, like.device());
-  float* to = static_cast<float*>(transform.mutable_data_ptr());
-  for (int64_t y = 0; y < kInputs; y++)
-    for (int64_t x = 0; x < kInputs; x++)
-      for (int64_t i = 0; i < 3; i++)
-        for (int64_t j = 0; j < 3; j++) *to++ = static_cast<float>(g[y][i] * g[x][j]);
-  return transform;
+Tensor new_floats(const Tensor& like, const std::vector<int64_t>& size) {
+  return in_huge_pages(
+      torch::stable::empty({size.data(), size.size()}, ScalarType::Float, std::nullopt, like.device()));
 }
 
-Tensor frequencies(const Tensor& like, int64_t channels, int64_t tiles) {
-  const int64_t size[] = {kFrequencies, channels, tiles};
-  return in_huge_pages(torch::stable::empty({size, 3}, ScalarType::Float, std::nullopt, like.device()));
+const float* floats(const Tensor& t) {
+  return static_cast<const float*>(t.const_data_ptr());
+}
+
+const float* floats(const std::optional<Tensor>& t) {
+  return static_cast<const float*>(data_or_null(t));
+}
+
+float* mutable_floats(Tensor& t) {
+  return static_cast<float*>(t.mutable_data_ptr());
+}
+
+// The image in tiles, of which the convolution's result has height x width outputs.
+WinogradTiles tiles_of(const Tensor& image, int64_t pad_y, int64_t pad_x, int64_t height, int64_t width) {
+  const int64_t in_row = ceil_div(width, kOutputs), in_image = in_row * ceil_div(height, kOutputs);
+  return {image.size(1), image.size(2), image.size(3), pad_y, pad_x, in_row, in_image, 0, image.size(0) * in_image};
+}
+
+// f(first, count) for chunks of tiles, a multiple of `step` but the last, whose frequencies have so many channels.
+template <class F>
+void for_chunks(int64_t tiles, int64_t channels, int64_t step, int64_t bytes, const F& f) {
+  const int64_t step_bytes = step * channels * kFrequencies * static_cast<int64_t>(sizeof(float));
+  const int64_t chunk = step * std::max<int64_t>(bytes / std::max<int64_t>(step_bytes, 1), 1);
+  for (int64_t first = 0; first < tiles; first += chunk) f(first, std::min(chunk, tiles - first));
 }
 
 }  // namespace
 
-// x [N, I, H, W] and weight [O, I, 3, 3], both float32, correlated with stride 1 and this padding.
-Tensor winograd_conv2d(const Tensor& x_any, const Tensor& weight, int64_t pad_y, int64_t pad_x) {
-  const Tensor x = torch::stable::contiguous(x_any);
-  const int64_t batch = x.size(0), in = x.size(1), out = weight.size(0);
+// x [N, I, H, W] times scale [N, I], and weight [O, I, 3, 3], correlated with stride 1 and this padding; in float32.
+Tensor winograd_conv2d(const Tensor& x_any, const Tensor& weight, const std::optional<Tensor>& scale_any, int64_t pad_y,
+                       int64_t pad_x) {
+  const Tensor x = torch::stable::contiguous(x_any), taps = *in_compute_dtype(x, weight);
+  const std::optional<Tensor> scale = in_compute_dtype(x, scale_any);
+  const int64_t in = x.size(1), out = weight.size(0);
   const int64_t height = x.size(2) + 2 * pad_y - 2, width = x.size(3) + 2 * pad_x - 2;
-  const int64_t y_size[] = {batch, out, height, width}, taps_size[] = {out * in, 9},
-                filter_size[] = {kFrequencies, out, in};
-  Tensor y = in_huge_pages(torch::stable::empty({y_size, 4}, ScalarType::Float, std::nullopt, x.device()));
-  const Tensor taps = torch::stable::view(torch::stable::contiguous(weight), {taps_size, 2});
-  const Tensor filters = torch::stable::view(
-      torch::stable::matmul(filter_transform(x), torch::stable::transpose(taps, 0, 1)), {filter_size, 3});
+  Tensor y = new_floats(x, {x.size(0), out, height, width});
+  Tensor filters = new_floats(x, {kFrequencies, ceil_div(out, kGroup), in, kGroup});
+  launch_winograd_filter_cpu({floats(taps), mutable_floats(filters), out, in});
 
-  const int64_t tiles_x = ceil_div(width, kOutputs), tiles_y = ceil_div(height, kOutputs);
-  const int64_t row_bytes = batch * tiles_x * kFrequencies * (in + out) * static_cast<int64_t>(sizeof(float));
-  const int64_t rows = std::clamp<int64_t>(kChunkBytes / std::max<int64_t>(row_bytes, 1), 1, tiles_y);
-  for (int64_t first = 0; first < tiles_y; first += rows) {
-    WinogradParams p{};
-    p.batch = batch;
-    p.first_row = first;
-    p.rows = std::min(rows, tiles_y - first);
-    p.tiles_x = tiles_x;
-    const int64_t tiles = batch * p.rows * tiles_x;
-
-    Tensor of_input = frequencies(x, in, tiles);
-    p.image = const_cast<float*>(static_cast<const float*>(x.const_data_ptr()));
-    p.frequencies = static_cast<float*>(of_input.mutable_data_ptr());
-    p.channels = in;
-    p.height = x.size(2);
-    p.width = x.size(3);
-    p.pad_y = pad_y;
-    p.pad_x = pad_x;
-    p.frequency_stride = in * tiles;
-    launch_winograd_input_cpu(p);
-
-    Tensor of_output = torch::stable::matmul(filters, of_input);
-    p.image = static_cast<float*>(y.mutable_data_ptr());
-    p.frequencies = static_cast<float*>(of_output.mutable_data_ptr());
-    p.channels = out;
-    p.height = height;
-    p.width = width;
-    p.frequency_stride = out * tiles;
-    launch_winograd_output_cpu(p);
-  }
+  const WinogradTiles x_tiles = tiles_of(x, pad_y, pad_x, height, width), y_tiles = tiles_of(y, 0, 0, height, width);
+  for_chunks(x_tiles.count, in, kPanel, kChunkBytes, [&](int64_t first, int64_t count) {
+    Tensor frequencies = new_floats(x, {kFrequencies, ceil_div(count, kPanel), in, kPanel});
+    WinogradToFrequencies input{x_tiles, floats(x), floats(scale), mutable_floats(frequencies), kPanel};
+    WinogradOutput output{y_tiles, floats(filters), floats(frequencies), in, mutable_floats(y)};
+    input.first = output.first = first;
+    input.count = output.count = count;
+    launch_winograd_input_cpu(input);
+    launch_winograd_output_cpu(output);
+  });
   return y;
+}
+
+// The gradient [O, I, 3, 3] of that convolution's weight; dy [N, O, H', W'] is its result's, times dy_scale [N, O].
+Tensor winograd_conv2d_weight_grad(const Tensor& dy_any, const Tensor& x_any, const std::optional<Tensor>& dy_scale_any,
+                                   const std::optional<Tensor>& x_scale_any, int64_t pad_y, int64_t pad_x) {
+  const Tensor dy = torch::stable::contiguous(dy_any), x = torch::stable::contiguous(x_any);
+  const std::optional<Tensor> dy_scale = in_compute_dtype(x, dy_scale_any), x_scale = in_compute_dtype(x, x_scale_any);
+  const int64_t in = x.size(1), out = dy.size(1);
+  Tensor dweight = new_floats(x, {out, in, kTaps, kTaps});
+  torch::stable::zero_(dweight);
+
+  const WinogradTiles x_tiles = tiles_of(x, pad_y, pad_x, dy.size(2), dy.size(3));
+  const WinogradTiles dy_tiles = tiles_of(dy, 0, 0, dy.size(2), dy.size(3));
+  for_chunks(x_tiles.count, in + out, 1, kGradientChunkBytes, [&](int64_t first, int64_t count) {
+    Tensor x_frequencies = new_floats(x, {kFrequencies, in, count});
+    Tensor dy_frequencies = new_floats(x, {kFrequencies, out, count});
+    WinogradToFrequencies of_x{x_tiles, floats(x), floats(x_scale), mutable_floats(x_frequencies), count};
+    WinogradToFrequencies of_dy{dy_tiles, floats(dy), floats(dy_scale), mutable_floats(dy_frequencies), count};
+    of_x.first = of_dy.first = first;
+    of_x.count = of_dy.count = count;
+    launch_winograd_input_cpu(of_x);
+    launch_winograd_output_gradient_cpu(of_dy);
+    const Tensor filters = torch::stable::matmul(dy_frequencies, torch::stable::transpose(x_frequencies, 1, 2));
+    launch_winograd_filter_gradient_cpu({floats(filters), mutable_floats(dweight), out * in});
+  });
+  return dweight;
 }
 
 }  // namespace ganops
 
 STABLE_TORCH_LIBRARY_IMPL(ganops, CPU, m) {
   m.impl("winograd_conv2d", TORCH_BOX(&ganops::winograd_conv2d));
+  m.impl("winograd_conv2d_weight_grad", TORCH_BOX(&ganops::winograd_conv2d_weight_grad));
 }

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from .._weight_gradients import weight_gradients_disabled
+from ..reference.modulated_conv2d import scaled
 from . import winograd_conv2d as winograd
 
 Pair = tuple[int, int]
@@ -57,7 +58,7 @@ class _ScaledConvolution(torch.autograd.Function):
             return convolution(x, weight * _along_weight(scale, scales_output != geometry.transposed), geometry)
         if scales_output:
             return scaled(convolution(x, weight, geometry), scale)
-        return convolution(scaled(x, scale), weight, geometry)
+        return convolution(x, weight, geometry, scale)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
@@ -74,10 +75,11 @@ class _ScaledConvolution(torch.autograd.Function):
         needs_weight = needs_weight and not weight_gradients_disabled() and is_wanted(ctx, 1)
         dx = dweight = dscale = None
         if ctx.scales_output:
-            scaled_dy = scaled(dy, scale)
-            dx = scaled_convolution(scaled_dy, weight, None, adjoint) if needs_x else None
-            dscale = _dot(scaled_convolution(x, weight, None, geometry), dy, scale) if needs_scale else None
-            dweight = weight_gradient(scaled_dy, x, weight, geometry) if needs_weight else None
+            dx = scaled_convolution(dy, weight, scale, adjoint) if needs_x else None
+            dscale = (
+                channel_dot(scaled_convolution(x, weight, None, geometry), dy).to(scale.dtype) if needs_scale else None
+            )
+            dweight = weight_gradient(dy, x, weight, geometry, dy_scale=scale) if needs_weight else None
         elif needs_weight and scale is not None and _is_lone(x, weight):
             of_scaled = weight_gradient(dy, x, weight, geometry)
             dweight = of_scaled * _along_weight(scale, geometry.transposed)
@@ -87,8 +89,8 @@ class _ScaledConvolution(torch.autograd.Function):
             if needs_x or needs_scale:
                 of_scaled = scaled_convolution(dy, weight, None, adjoint)
                 dx = scaled(of_scaled, scale)
-                dscale = _dot(of_scaled, x, scale) if needs_scale else None
-            dweight = weight_gradient(dy, scaled(x, scale), weight, geometry) if needs_weight else None
+                dscale = channel_dot(of_scaled, x).to(scale.dtype) if needs_scale else None
+            dweight = weight_gradient(dy, x, weight, geometry, x_scale=scale) if needs_weight else None
         return dx, dweight, dscale, None, None
 
 
@@ -101,28 +103,78 @@ def _along_weight(scale: Tensor, first_dim: bool) -> Tensor:
     return scale.reshape((-1, 1, 1, 1) if first_dim else (1, -1, 1, 1))
 
 
-def scaled(x: Tensor, scale: Tensor | None) -> Tensor:
-    return x if scale is None else x * scale[:, :, None, None].to(x.dtype)
+def channel_dot(a: Tensor, b: Tensor) -> Tensor:
+    """The sum [N, C] of a * b over the pixels."""
+    return torch.einsum("nchw,nchw->nc", a, b)
 
 
-def _dot(a: Tensor, b: Tensor, like: Tensor) -> Tensor:
-    return torch.einsum("nchw,nchw->nc", a, b).to(like.dtype)
-
-
-def convolution(x: Tensor, weight: Tensor, geometry: Geometry) -> Tensor:
+def convolution(x: Tensor, weight: Tensor, geometry: Geometry, scale: Tensor | None = None) -> Tensor:
+    """Of x times scale [N, C], where autograd does not look."""
     if geometry.stride == 1 and geometry.transposed:  # the plain one of the flipped weight
         around = (weight.shape[2] - 1 - geometry.padding[0], weight.shape[3] - 1 - geometry.padding[1])
         if min(around) >= 0 and winograd.serves(x, plain := weight.transpose(0, 1).flip([2, 3]), around):
-            return winograd.winograd_conv2d(x, plain, around)
+            return winograd.winograd_conv2d(x, plain, scale, around)
     elif geometry.stride == 1 and winograd.serves(x, weight, geometry.padding):
-        return winograd.winograd_conv2d(x, weight, geometry.padding)
-    y: Tensor = torch.ops.aten.convolution(x, weight.to(x.dtype), None, *geometry.arguments())
+        return winograd.winograd_conv2d(x, weight, scale, geometry.padding)
+    y: Tensor = torch.ops.aten.convolution(scaled(x, scale), weight.to(x.dtype), None, *geometry.arguments())
     return y
 
 
-def weight_gradient(dy: Tensor, x: Tensor, weight: Tensor, geometry: Geometry) -> Tensor:
-    options = (None, *geometry.arguments(), [False, True, False])
-    dweight: Tensor = torch.ops.aten.convolution_backward(dy, x, weight.detach().to(x.dtype), *options)[1]
+def weight_gradient(
+    dy: Tensor,
+    x: Tensor,
+    weight: Tensor,
+    geometry: Geometry,
+    dy_scale: Tensor | None = None,
+    x_scale: Tensor | None = None,
+) -> Tensor:
+    """Of the convolution of x * x_scale[n, c], whose result's gradient is dy * dy_scale[n, c]; in weight's dtype.
+
+    Differentiable to any order.
+    """
+    if not needs_graph(dy, x, dy_scale, x_scale):
+        return _weight_gradient(dy, x, weight, geometry, dy_scale, x_scale)
+    operands = scaled(dy, dy_scale), scaled(x, x_scale)
+    dweight: Tensor = _WeightGradient.apply(*operands, weight.detach(), geometry)  # type: ignore[no-untyped-call]
+    return dweight
+
+
+class _WeightGradient(torch.autograd.Function):
+    @staticmethod
+    def forward(dy: Tensor, x: Tensor, weight: Tensor, geometry: Geometry) -> Tensor:
+        return _weight_gradient(dy, x, weight, geometry)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+        *tensors, ctx.geometry = inputs
+        ctx.save_for_backward(*tensors)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        dy, x, weight = ctx.saved_tensors
+        g = gradients[0].to(x.dtype)
+        ddy = scaled_convolution(x, g, None, ctx.geometry) if ctx.needs_input_grad[0] else None
+        dx = scaled_convolution(dy, g, None, ctx.geometry.adjoint(x, weight, dy)) if ctx.needs_input_grad[1] else None
+        return ddy, dx, None, None
+
+
+def _weight_gradient(
+    dy: Tensor,
+    x: Tensor,
+    weight: Tensor,
+    geometry: Geometry,
+    dy_scale: Tensor | None = None,
+    x_scale: Tensor | None = None,
+) -> Tensor:
+    dweight: Tensor
+    if geometry.stride == 1 and geometry.transposed and winograd.serves(dy, weight, geometry.padding):
+        dweight = winograd.winograd_conv2d_weight_grad(x, dy, x_scale, dy_scale, geometry.padding)
+    elif geometry.stride == 1 and not geometry.transposed and winograd.serves(x, weight, geometry.padding):
+        dweight = winograd.winograd_conv2d_weight_grad(dy, x, dy_scale, x_scale, geometry.padding)
+    else:
+        options = (None, *geometry.arguments(), [False, True, False])
+        like = weight.detach().to(x.dtype)
+        dweight = torch.ops.aten.convolution_backward(scaled(dy, dy_scale), scaled(x, x_scale), like, *options)[1]
     return dweight.to(weight.dtype)
 
 

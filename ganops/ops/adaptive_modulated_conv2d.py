@@ -9,7 +9,7 @@ from .. import _backend, _checks
 from .._weight_gradients import skippable
 from ..reference.adaptive_modulated_conv2d import adaptive_modulated_conv2d as reference
 from ..reference.bias_act import compute_dtype
-from ..reference.modulated_conv2d import DEMODULATION_EPSILON, PRENORMALIZERS
+from ..reference.modulated_conv2d import DEMODULATION_EPSILON, PRENORMALIZERS, scaled
 from ._convolution import Geometry, needs_graph
 from ._mixed_convolution import mixed_convolution, mixed_weight
 from .modulated_conv2d import check_per_sample, convolve_and_finish, parse_options
@@ -106,7 +106,7 @@ def _adaptive_modulated_conv2d(
         styles = styles * input_gain.to(dtype)
 
     def convolve(x: Tensor, bank: Tensor, geometry: Geometry) -> Tensor:
-        return mixed_convolution(x * styles[:, :, None, None].to(x.dtype), bank, mix, geometry)
+        return mixed_convolution(scaled(x, styles), bank, mix, geometry)
 
     graph = needs_graph(x, bank, styles, mix, noise, bias)
     resampling = (up, down, padding, f, flip_weight)

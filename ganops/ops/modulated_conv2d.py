@@ -15,7 +15,7 @@ from .._weight_gradients import skippable
 from ..reference import modulated_conv2d as reference
 from ..reference.bias_act import compute_dtype, keeps
 from . import _phases
-from ._convolution import Geometry, needs_graph, scaled_convolution
+from ._convolution import Geometry, channel_dot, needs_graph, scaled_convolution
 from ._library import Operator, register
 from .bias_act import for_dtype, parse_activation, slope, sum_to_bias
 from .scaled_conv2d import resampled_scaled_conv2d
@@ -356,17 +356,18 @@ def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
 def _backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
     x, scale, y, noise, b = ctx.saved_tensors
     if ctx.is_linear:
-        du = dy * ctx.activation[2]
+        gain = ctx.activation[2]
+        du = dy if gain == 1 else dy * gain
     elif ctx.keeps_y:
         du = slope(dy, y, None, 1, ctx.activation, order=1)
     else:
-        u = x if scale is None else x * scale[:, :, None, None].to(x.dtype)
+        u = reference.scaled(x, scale)
         u = u if noise is None else u + noise.to(x.dtype)
         du = slope(dy, u, None if b is None else b.to(x.dtype), 1, ctx.activation, order=1)
-    dx = du if scale is None else du * scale[:, :, None, None].to(du.dtype)
+    dx = reference.scaled(du, scale)
     dscale = dnoise = db = None
     if ctx.needs_input_grad[1]:
-        dscale = (du * x).sum([2, 3]).to(ctx.dtypes[0])
+        dscale = channel_dot(du, x).to(ctx.dtypes[0])
     if ctx.needs_input_grad[2]:
         dnoise = du.sum([0, 1] if ctx.shapes[0][0] == 1 else [1]).reshape(ctx.shapes[0]).to(ctx.dtypes[1])
     if ctx.needs_input_grad[3]:

@@ -11,8 +11,9 @@ from .._formats import memory_format
 from .._weight_gradients import weight_gradients_disabled
 from ..reference import scaled_conv2d as reference
 from ..reference.bias_act import compute_dtype, keeps
+from ..reference.modulated_conv2d import scaled
 from . import _convolution
-from ._convolution import Geometry, needs_graph, scaled
+from ._convolution import Geometry, needs_graph
 from ._library import Operator, register
 from .bias_act import slope, sum_to_bias
 

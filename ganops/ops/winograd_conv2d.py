@@ -12,12 +12,13 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .. import _backend
+from ..reference.modulated_conv2d import scaled
 from ._library import Operator, register_composed
 
-_NAME = "winograd_conv2d"
+_NAME, _GRADIENT = "winograd_conv2d", "winograd_conv2d_weight_grad"
 _WANTED = os.environ.get("GANOPS_WINOGRAD") != "0"
 MIN_CHANNELS = 64  # with fewer, the transforms cost more than they save
-MIN_TILES = 160  # of 4x4 outputs; likewise, for the filter's transform
+MIN_TILES = 24  # of 4x4 outputs; likewise, for the filter's transform
 
 
 def serves(x: Tensor, weight: Tensor, padding: tuple[int, int]) -> bool:
@@ -36,19 +37,49 @@ def serves(x: Tensor, weight: Tensor, padding: tuple[int, int]) -> bool:
     )
 
 
-def winograd_conv2d(x: Tensor, weight: Tensor, padding: tuple[int, int]) -> Tensor:
-    """Correlate x [N, I, H, W] with weight [O, I, 3, 3]; padding is (y, x)."""
-    y: Tensor = torch.ops.ganops.winograd_conv2d(x, weight, *padding)
+def winograd_conv2d(x: Tensor, weight: Tensor, scale: Tensor | None, padding: tuple[int, int]) -> Tensor:
+    """Correlate x [N, I, H, W] times scale [N, I] with weight [O, I, 3, 3]; padding is (y, x)."""
+    y: Tensor = torch.ops.ganops.winograd_conv2d(x, weight, scale, *padding)
     return y
 
 
-def _reference(x: Tensor, weight: Tensor, pad_y: int, pad_x: int) -> Tensor:
-    return F.conv2d(x, weight, padding=(pad_y, pad_x))
+def winograd_conv2d_weight_grad(
+    dy: Tensor, x: Tensor, dy_scale: Tensor | None, x_scale: Tensor | None, padding: tuple[int, int]
+) -> Tensor:
+    """The gradient [O, I, 3, 3] of the weight; dy [N, O, H', W'] times dy_scale [N, O] is that of the result."""
+    dweight: Tensor = torch.ops.ganops.winograd_conv2d_weight_grad(dy, x, dy_scale, x_scale, *padding)
+    return dweight
 
 
-def _fake(x: Tensor, weight: Tensor, pad_y: int, pad_x: int) -> Tensor:
+def _reference(x: Tensor, weight: Tensor, scale: Tensor | None, pad_y: int, pad_x: int) -> Tensor:
+    return F.conv2d(scaled(x, scale), weight, padding=(pad_y, pad_x))
+
+
+def _fake(x: Tensor, weight: Tensor, scale: Tensor | None, pad_y: int, pad_x: int) -> Tensor:
     size = (x.shape[0], weight.shape[0], x.shape[2] + 2 * pad_y - 2, x.shape[3] + 2 * pad_x - 2)
     return x.new_empty(size)
 
 
-register_composed(Operator(_NAME, "(Tensor x, Tensor weight, SymInt pad_y, SymInt pad_x) -> Tensor", _reference, _fake))
+def _reference_gradient(
+    dy: Tensor, x: Tensor, dy_scale: Tensor | None, x_scale: Tensor | None, pad_y: int, pad_x: int
+) -> Tensor:
+    like, options = x.new_empty(dy.shape[1], x.shape[1], 3, 3), ((1, 1), (pad_y, pad_x), (1, 1), False, (0, 0), 1)
+    needed = [False, True, False]
+    dweight: Tensor = torch.ops.aten.convolution_backward(
+        scaled(dy, dy_scale), scaled(x, x_scale), like, None, *options, needed
+    )[1]
+    return dweight
+
+
+def _fake_gradient(
+    dy: Tensor, x: Tensor, dy_scale: Tensor | None, x_scale: Tensor | None, pad_y: int, pad_x: int
+) -> Tensor:
+    return x.new_empty((dy.shape[1], x.shape[1], 3, 3))
+
+
+_PADS = "SymInt pad_y, SymInt pad_x"
+register_composed(Operator(_NAME, f"(Tensor x, Tensor weight, Tensor? scale, {_PADS}) -> Tensor", _reference, _fake))
+_SCALES = "Tensor? dy_scale, Tensor? x_scale"
+register_composed(
+    Operator(_GRADIENT, f"(Tensor dy, Tensor x, {_SCALES}, {_PADS}) -> Tensor", _reference_gradient, _fake_gradient)
+)

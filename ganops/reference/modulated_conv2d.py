@@ -131,9 +131,12 @@ def epilogue(
     clamp: float,
 ) -> Tensor:
     """bias_act(x * scale[n, c] + noise + b): all that follows the convolution."""
-    y = x.to(compute_dtype(x.dtype))
-    if scale is not None:
-        y = y * scale[:, :, None, None].to(y.dtype)
+    y = scaled(x.to(compute_dtype(x.dtype)), scale)
     if noise is not None:
         y = y + noise.to(y.dtype)
     return bias_act(y, b, 1, act, alpha, gain, clamp).to(x.dtype)
+
+
+def scaled(x: Tensor, scale: Tensor | None) -> Tensor:
+    """x * scale[n, c]."""
+    return x if scale is None else x * scale[:, :, None, None].to(x.dtype)

@@ -4,7 +4,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .bias_act import compute_dtype
-from .modulated_conv2d import epilogue
+from .modulated_conv2d import epilogue, scaled
 from .upfirdn2d import upfirdn2d
 
 
@@ -28,9 +28,7 @@ def scaled_conv2d(
     It sees ``up - 1`` zeros after each input sample; padding is in the upsampled image, (x_before, x_after, y_before,
     y_after), and crops where it is negative.
     """
-    y = x.to(compute_dtype(x.dtype))
-    if x_scale is not None:
-        y = y * x_scale[:, :, None, None].to(y.dtype)
+    y = scaled(x.to(compute_dtype(x.dtype)), x_scale)
     y = upfirdn2d(y, None, (up, up), (1, 1), padding, False, 1.0)
     y = F.conv2d(y, weight.to(y.dtype), stride=down)
     return epilogue(y, y_scale, noise, b, act, alpha, gain, clamp).to(x.dtype)

@@ -160,12 +160,17 @@ def _figure(ms: float) -> str:
 
 
 def remarks(rows: Iterable[Row]) -> list[str]:
-    """What a table has no room for: why an implementation failed, and how far results lie apart."""
+    """What a table has no room for: why an implementation failed, how far results lie apart, what others' memory is."""
     said = []
     for row in rows:
         for name, timed in row.times.items():
             if timed.error and name != row.main:
                 said.append(f"{row.name}: {name} failed: {timed.error}")
+        peaks = {name: t.peak_mib for name, t in row.times.items() if t.peak_mib is not None}
+        if len(peaks) > 1 and not row.group:
+            said.append(
+                f"{row.name} {row.dtype}: peak MiB " + ", ".join(f"{name} {v:.0f}" for name, v in peaks.items())
+            )
         apart = {name: t.difference for name, t in row.times.items() if t.difference is not None}
         if apart and not row.group:
             first = next(iter(row.times))

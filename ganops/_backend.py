@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 
 from . import _gpu, _load
 from ._compile import constant_result
@@ -35,6 +36,8 @@ def backend(name: str) -> Iterator[None]:
     Args:
         name: "auto" (compiled kernels where they exist), "reference" (plain PyTorch, differentiated by torch itself),
             or a key of :func:`backends`; with "cpu" or "cuda" a tensor on another device is refused.
+
+    Forward-mode AD and the transforms of torch.func (vmap, grad, jvp, ...) are always served by "reference".
 
     A backward pass runs on the implementation in force where it is called; a compiled function keeps to the one in
     force when it was compiled.
@@ -99,7 +102,7 @@ def run_reference(function: Callable[..., Any], x: Tensor, *args: Any) -> Any:
 def call(op: str, x: Tensor, *args: Any) -> Any:
     """Run ``op`` on the implementation in force."""
     name = chosen()
-    if name == REFERENCE:
+    if _is_served_by_reference(name):
         return run_reference(_references[op], x, *args)
     if name in NATIVE_DEVICES and x.device.type != name:
         raise RuntimeError(f"backend {name!r} is in force, but x is on {x.device}")
@@ -112,7 +115,17 @@ def call(op: str, x: Tensor, *args: Any) -> Any:
 
 
 def is_reference() -> bool:
-    return bool(chosen() == REFERENCE)
+    return _is_served_by_reference(chosen())
+
+
+def _is_served_by_reference(name: str) -> bool:
+    """Whether it is in force, or forward-mode AD or a transform of torch.func is, of which kernels know nothing.
+
+    Torch would take a kernel's result for a constant in forward mode, and give zeros without a word.
+    """
+    if name == REFERENCE or torch.compiler.is_compiling():
+        return name == REFERENCE
+    return forward_ad._current_level >= 0 or torch._C._are_functorch_transforms_active()
 
 
 def why_not(device: str, op: str = "bias_act") -> str | None:

@@ -29,13 +29,11 @@ def shortened(
 
 
 def _is_watched(args: tuple[Any, ...]) -> bool:
-    """Whether a transform of torch.func, torch.jit.trace, a mode or a tensor of another class wants to see the call.
+    """Whether torch.jit.trace, a mode or a tensor of another class wants to see the call.
 
     Modes and classes of ``__torch_dispatch__`` see what lies below autograd, on either way.
     """
-    return bool(
-        torch._C._are_functorch_transforms_active() or torch._C._is_tracing() or torch._C._has_torch_function(args)
-    )
+    return bool(torch._C._is_tracing() or torch._C._has_torch_function(args))
 
 
 def _differentiable(

@@ -16,7 +16,9 @@ constexpr int64_t kGrain = 1 << 15;  // elements that are worth a thread
 constexpr int64_t kPiece = 1 << 14;  // a longer run is split, so that few runs still feed all threads
 
 template <Activation act, int order, class C>
-void bias_act_elements(const C* x, const C* dy, const C* b, C bias, C* y, int64_t n, const ActivationConstants<C>& k) {
+void bias_act_elements(const C* x, const C* dy, const C* b, C bias, C* y, int64_t n,
+                       const ActivationConstants<C>& constants) {
+  const ActivationConstants<C> k = constants;  // which no store to y can change
 #pragma GCC ivdep
   for (int64_t i = 0; i < n; i++)
     y[i] = bias_act_element<act, order, C>(x[i], b ? b[i] : bias, order > 0 ? dy[i] : C(0), k);
@@ -89,7 +91,8 @@ void bias_act_tensor(const BiasActParams& p) {
   int64_t run = p.b ? p.inner : total;
   if (changes_often) {
     run = std::min(ceil_div(kRow, period) * period, total);
-    for (int64_t i = 0; i < run / p.inner; i++) row.insert(row.end(), p.inner, b[i % p.channels]);
+    row.resize(run);
+    for (int64_t i = 0; i < run / p.inner; i++) std::fill_n(&row[i * p.inner], p.inner, b[i % p.channels]);
   }
   const bool streamed = is_streamed(total * sizeof(T));
   const int64_t piece = std::min(run, changes_often ? run : kPiece), pieces = ceil_div(run, piece);

@@ -2,8 +2,8 @@
 // see common/isa.h.
 namespace ganops::GANOPS_ISA {
 
-// block(x, dy, b, bias, y, n) makes y[i] from x[i], dy[i] (null for order 0) and the bias, which is one value, or one per
-// element where b is not null. x and y may be the same.
+// block(x, dy, b, bias, y, n) makes y[i] from x[i], dy[i] (null for order 0) and the bias, which is one value, or one
+// per element where b is not null. x and y may be the same.
 template <class C>
 class BiasActBlock {
  public:

@@ -13,7 +13,8 @@ constexpr int64_t kRow = 512;  // elements worked on at a time: their float copy
 
 // Rows of one sample and channel (contiguous): scale and bias are constant, noise runs along.
 template <class T>
-void epilogue_of_plane(const EpilogueParams& p, const BiasActBlock<compute_t<T>>& activate, int64_t n, int64_t channel) {
+void epilogue_of_plane(const EpilogueParams& p, const BiasActBlock<compute_t<T>>& activate, int64_t n,
+                       int64_t channel) {
   using C = compute_t<T>;
   const int64_t at = (n * p.channels + channel) * p.pixels;
   const T* x = static_cast<const T*>(p.x) + at;

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 
 from . import _gpu, _load
 from ._compile import constant_result
@@ -19,6 +20,7 @@ NATIVE_DEVICES = ("cpu", "cuda")
 _chosen = Setting("backend", AUTO)
 _references: dict[str, Callable[..., Any]] = {}
 _namespaces: dict[str, str] = {device: "ganops" for device in NATIVE_DEVICES}
+_operators: dict[tuple[str, str], Callable[..., Any]] = {}
 _warned_slow: set[str] = set()
 
 
@@ -34,6 +36,8 @@ def backend(name: str) -> Iterator[None]:
     Args:
         name: "auto" (compiled kernels where they exist), "reference" (plain PyTorch, differentiated by torch itself),
             or a key of :func:`backends`; with "cpu" or "cuda" a tensor on another device is refused.
+
+    Forward-mode AD and the transforms of torch.func (vmap, grad, jvp, ...) are always served by "reference".
 
     A backward pass runs on the implementation in force where it is called; a compiled function keeps to the one in
     force when it was compiled.
@@ -62,12 +66,19 @@ def add_namespace(name: str, namespace: str) -> None:
     _namespaces[name] = namespace
 
 
+def add_operator(namespace: str, op: str, function: Callable[..., Any]) -> None:
+    """What serves an operator where no compiler looks on."""
+    _operators[namespace, op] = function
+
+
 def add_reference(op: str, function: Callable[..., Any]) -> None:
     _references[op] = function
 
 
 def autocast_dtype(device: torch.device) -> torch.dtype | None:
     """The dtype in which autocast wants matrix products on this device; None outside autocast."""
+    if not torch._C._is_any_autocast_enabled():
+        return None
     kind = device.type
     known = kind != "meta" and torch.amp.is_autocast_available(kind)
     return torch.get_autocast_dtype(kind) if known and torch.is_autocast_enabled(kind) else None
@@ -91,17 +102,30 @@ def run_reference(function: Callable[..., Any], x: Tensor, *args: Any) -> Any:
 def call(op: str, x: Tensor, *args: Any) -> Any:
     """Run ``op`` on the implementation in force."""
     name = chosen()
-    if name == REFERENCE:
+    if _is_served_by_reference(name):
         return run_reference(_references[op], x, *args)
     if name in NATIVE_DEVICES and x.device.type != name:
         raise RuntimeError(f"backend {name!r} is in force, but x is on {x.device}")
     if name == AUTO and x.device.type == "cuda":
         _warn_if_slow(x.device.type)
-    return getattr(getattr(torch.ops, _namespaces.get(name, "ganops")), op)(x, *args)
+    namespace = _namespaces.get(name, "ganops")
+    if torch.compiler.is_compiling():
+        return getattr(getattr(torch.ops, namespace), op)(x, *args)
+    return _operators[namespace, op](x, *args)
 
 
 def is_reference() -> bool:
-    return bool(chosen() == REFERENCE)
+    return _is_served_by_reference(chosen())
+
+
+def _is_served_by_reference(name: str) -> bool:
+    """Whether it is in force, or forward-mode AD or a transform of torch.func is, of which kernels know nothing.
+
+    Torch would take a kernel's result for a constant in forward mode, and give zeros without a word.
+    """
+    if name == REFERENCE or torch.compiler.is_compiling():
+        return name == REFERENCE
+    return forward_ad._current_level >= 0 or torch._C._are_functorch_transforms_active()
 
 
 def why_not(device: str, op: str = "bias_act") -> str | None:

@@ -11,6 +11,7 @@ from torch import Tensor
 
 DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 LARGEST = sys.float_info.max
+SEQUENCES, NUMBERS = (list, tuple), (int, float)
 FILTER_DTYPES = (torch.float32, torch.float64)
 
 
@@ -69,27 +70,32 @@ def fir_filter(name: str, value: Any, x: Tensor) -> Tensor | None:
     return f
 
 
-def integer(name: str, value: Any, minimum: int | None = None) -> int:
+def integer(name: str, value: Any, minimum: int | None = None, index: int | None = None) -> int:
+    """An int; as the index-th of a list, where that is given."""
     if isinstance(value, torch.SymInt):
         return value  # type: ignore[return-value]
     if isinstance(value, bool):
-        raise TypeError(f"{name} must be an int, got bool")
+        raise TypeError(f"{_element(name, index)} must be an int, got bool")
     try:
         result = operator.index(value)
     except TypeError:
-        raise TypeError(f"{name} must be an int, got {type(value).__name__}") from None
+        raise TypeError(f"{_element(name, index)} must be an int, got {type(value).__name__}") from None
     if minimum is not None and result < minimum:
-        raise ValueError(f"{name} must be at least {minimum}, got {result}")
+        raise ValueError(f"{_element(name, index)} must be at least {minimum}, got {result}")
     return result
 
 
+def _element(name: str, index: int | None) -> str:
+    return name if index is None else f"{name}[{index}]"
+
+
 def _integers(name: str, value: Any, lengths: tuple[int, ...], minimum: int | None) -> list[int]:
-    if isinstance(value, list | tuple):
-        if len(value) not in lengths:
-            wanted = " or ".join(map(str, lengths))
-            raise ValueError(f"{name} must be an int or a list of {wanted} ints, got {list(value)}")
-        return [integer(f"{name}[{i}]", v, minimum) for i, v in enumerate(value)]
-    return [integer(name, value, minimum)]
+    if not isinstance(value, SEQUENCES):
+        return [integer(name, value, minimum)]
+    if len(value) not in lengths:
+        wanted = " or ".join(map(str, lengths))
+        raise ValueError(f"{name} must be an int or a list of {wanted} ints, got {list(value)}")
+    return [integer(name, v, minimum, i) for i, v in enumerate(value)]
 
 
 def factors(name: str, value: Any) -> tuple[int, int]:
@@ -105,7 +111,7 @@ def padding(value: Any) -> tuple[int, int, int, int]:
 
 
 def number(name: str, value: Any) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float):
+    if isinstance(value, bool) or not isinstance(value, NUMBERS):
         raise TypeError(f"{name} must be a number, got {type(value).__name__}")
     if not -LARGEST <= value <= LARGEST:
         raise ValueError(f"{name} must be finite, got {value}")

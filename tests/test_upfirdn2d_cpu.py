@@ -31,6 +31,7 @@ results = [
     for dtype in (torch.float64, torch.float32, torch.bfloat16, torch.float16)
     for f in filters
 ]
+results.append(ganops.upfirdn2d(x, filters[0], padding=[2, 1, 2, 1]))
 torch.save((torch.ops.ganops.cpu_instruction_set(), results), sys.argv[2])
 """
 
@@ -41,6 +42,10 @@ def image(*shape: int) -> Tensor:
 
 def channels_last(x: Tensor) -> Tensor:
     return x.contiguous(memory_format=torch.channels_last)
+
+
+def assert_same(y: Tensor, expected: Tensor) -> None:
+    assert torch.equal(y, expected)
 
 
 def assert_near(y: Tensor, expected: Tensor, roundings: int = 4) -> None:
@@ -68,6 +73,7 @@ def test_instruction_sets_agree(wanted: str, tmp_path) -> None:
     )
     used, results = torch.load(tmp_path / "out.pt")
     assert used == wanted
+    assert_near(results.pop(), reference(x, BLUR, padding=[2, 1, 2, 1]))
     for i, y in enumerate(results):
         f = filters[i % len(filters)]
         assert_near(y, reference(x.to(y.dtype), f, up=2, down=[1, 3], padding=[6, 5, -1, 7], gain=1.5))
@@ -76,12 +82,34 @@ def test_instruction_sets_agree(wanted: str, tmp_path) -> None:
 @pytest.mark.parametrize(("up", "down"), FACTORS)
 @pytest.mark.parametrize("name", FILTERS)
 def test_channels_last_equals_contiguous(name: str, up: int, down: int) -> None:
-    """To the bit: the order of all sums is the same."""
+    """To the bit where the order of all sums is the same: all but a blur of planes, which are summed along y first."""
     f = FILTERS[name]
+    is_blur = name == "separable" and (up, down) == (1, 1)
     for channels in (2, 3, 20):
         x = image(2, channels, 9, 14)
-        y = ganops.upfirdn2d(x, f, up, down, padding=7)
-        assert torch.equal(ganops.upfirdn2d(channels_last(x), f, up, down, padding=7), y)
+        y, other = (ganops.upfirdn2d(z, f, up, down, padding=7) for z in (x, channels_last(x)))
+        assert_near(other, y) if is_blur else assert_same(other, y)
+
+
+@pytest.mark.parametrize("padding", [2, [2, 1, 2, 1], [-1, 4, 5, -2], [40, 30, 1, 20]], ids=str)
+@pytest.mark.parametrize("size", [(3, 2), (5, 7), (4, 16), (9, 33), (17, 31), (6, 70)], ids=str)
+def test_blur(size: tuple[int, int], padding: object) -> None:
+    x = image(2, 3, *size)
+    f = torch.tensor([1.0, 2.0, 4.0, 3.0]) / 10
+    y = ganops.upfirdn2d(x, f, padding=padding)
+    assert_near(y, reference(x, f, padding=padding))
+    x[0, 1, 2, 1] = x[1, 2, 0, 0] = float("nan")
+    assert torch.equal(ganops.upfirdn2d(x, f, padding=padding).isnan(), reference(x, f, padding=padding).isnan())
+
+
+@pytest.mark.parametrize("width", [64, 65])
+def test_large_results_are_those_of_parts(width: int) -> None:
+    """Those of 8 MiB and more are written past the caches; rows of 65 pixels do not start where vectors do."""
+    x = image(1, 512, 66, width + 1)
+    y = ganops.upfirdn2d(x, BLUR, padding=1)
+    assert y.nbytes >= 8 * 2**20
+    parts = [ganops.upfirdn2d(part, BLUR, padding=1) for part in x.split(100, dim=1)]
+    assert_same(y, torch.cat(parts, dim=1))
 
 
 @pytest.mark.parametrize(("up", "down"), FACTORS)

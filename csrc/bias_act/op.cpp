@@ -36,7 +36,7 @@ inline Tensor run_bias_act(LaunchBiasAct launch, const Tensor& x_any, const std:
   p.dy = dy ? like.const_data_ptr() : nullptr;
   p.y = y.mutable_data_ptr();
   p.channels = x.size(dim);
-  const std::vector<int64_t> dims = dims_in_memory(like);
+  const std::vector<int64_t> dims = dims_in_memory(format_of(like), like.dim());
   p.inner = 1;
   for (int64_t i = x.dim() - 1; dims[i] != dim; i--) p.inner *= x.size(dims[i]);
   p.outer = x.numel() / std::max<int64_t>(p.channels * p.inner, 1);

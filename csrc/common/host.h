@@ -5,6 +5,7 @@
 #include <torch/csrc/stable/tensor.h>
 #include <torch/headeronly/core/ScalarType.h>
 
+#include <algorithm>
 #include <cstdint>
 #include <numeric>
 #include <optional>
@@ -50,16 +51,16 @@ inline bool is_channels_last(const Tensor& x) {
   return true;
 }
 
-// The dimensions of a dense tensor from the slowest to the fastest in memory.
-inline std::vector<int64_t> dims_in_memory(const Tensor& x) {
-  if (is_channels_last(x)) return {0, 2, 3, 1};
-  std::vector<int64_t> dims(x.dim());
-  std::iota(dims.begin(), dims.end(), 0);
-  return dims;
-}
-
 inline MemoryFormat format_of(const Tensor& x) {
   return is_channels_last(x) ? MemoryFormat::ChannelsLast : MemoryFormat::Contiguous;
+}
+
+// The dimensions of a dense tensor from the slowest to the fastest in memory.
+inline std::vector<int64_t> dims_in_memory(MemoryFormat format, int64_t count) {
+  if (format == MemoryFormat::ChannelsLast) return {0, 2, 3, 1};
+  std::vector<int64_t> dims(count);
+  std::iota(dims.begin(), dims.end(), 0);
+  return dims;
 }
 
 // x itself where it is contiguous or channels_last, else a contiguous copy.
@@ -89,15 +90,28 @@ inline Tensor in_huge_pages(Tensor y) {
   return y;
 }
 
-// A tensor of x's dtype and device.
+// A tensor of x's dtype and device. It does not go through the dispatcher, which would take longer than a small kernel.
 inline Tensor new_tensor(const Tensor& x, const std::vector<int64_t>& size,
                          MemoryFormat format = MemoryFormat::Contiguous) {
-  return in_huge_pages(torch::stable::empty({size.data(), size.size()}, x.scalar_type(), std::nullopt, x.device(),
-                                            std::nullopt, format));
+  const std::vector<int64_t> dims = dims_in_memory(format, size.size());
+  std::vector<int64_t> strides(size.size());
+  int64_t stride = 1;
+  for (auto dim = dims.rbegin(); dim != dims.rend(); dim++) {
+    strides[*dim] = stride;
+    stride *= std::max<int64_t>(size[*dim], 1);
+  }
+  int32_t dtype, device;
+  TORCH_ERROR_CODE_CHECK(aoti_torch_get_dtype(x.get(), &dtype));
+  TORCH_ERROR_CODE_CHECK(aoti_torch_get_device_type(x.get(), &device));
+  AtenTensorHandle y;
+  TORCH_ERROR_CODE_CHECK(
+      aoti_torch_empty_strided(size.size(), size.data(), strides.data(), dtype, device, x.get_device_index(), &y));
+  return in_huge_pages(Tensor(y));
 }
 
+// For an x that is contiguous or channels_last.
 inline Tensor new_like(const Tensor& x) {
-  return in_huge_pages(torch::stable::empty_like(x));
+  return new_tensor(x, {x.sizes().begin(), x.sizes().end()}, format_of(x));
 }
 
 // A [N, C, height, width] tensor of x's dtype and device.
@@ -133,14 +147,14 @@ inline const void* data_or_null(const std::optional<Tensor>& t) {
 }
 
 inline std::optional<Tensor> contiguous_or_none(const std::optional<Tensor>& t) {
-  return t ? std::optional<Tensor>(torch::stable::contiguous(*t)) : std::nullopt;
+  return t ? std::optional<Tensor>(in_format(*t, MemoryFormat::Contiguous)) : std::nullopt;
 }
 
 // A filter, scale or noise as kernels take it: contiguous, in the dtype x is computed in.
 inline std::optional<Tensor> in_compute_dtype(const Tensor& x, const std::optional<Tensor>& t) {
   if (!t) return std::nullopt;
   const ScalarType dtype = x.scalar_type() == ScalarType::Double ? ScalarType::Double : ScalarType::Float;
-  return torch::stable::contiguous(t->scalar_type() == dtype ? *t : torch::stable::to(*t, dtype));
+  return in_format(t->scalar_type() == dtype ? *t : torch::stable::to(*t, dtype), MemoryFormat::Contiguous);
 }
 
 inline std::optional<Tensor> filter_for(const Tensor& x, const std::optional<Tensor>& f) {

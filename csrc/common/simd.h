@@ -43,6 +43,36 @@ GANOPS_INLINE void store_first(float* to, Vec<float> v, int64_t count) {
 #endif
 }
 
+// Lanes [first, last) of a vector, as far as they exist.
+struct Lanes {
+  Lanes(int64_t first, int64_t last)
+      : first(std::clamp(first, int64_t{0}, kLanes<float>)), last(std::clamp(last, this->first, kLanes<float>)) {}
+  int64_t first, last;
+};
+
+// These of the vector at from, and zeros. The memory of the others is not touched.
+GANOPS_INLINE Vec<float> load_lanes(const float* from, Lanes lanes) {
+#if GANOPS_VECTOR_BYTES == 64
+  const auto mask = static_cast<__mmask16>((1u << lanes.last) - (1u << lanes.first));
+  return reinterpret_cast<Vec<float>>(_mm512_maskz_loadu_ps(mask, from));
+#else
+  float all[kLanes<float>] = {};
+  std::memcpy(all + lanes.first, from + lanes.first, (lanes.last - lanes.first) * sizeof(float));
+  return load(all);
+#endif
+}
+
+GANOPS_INLINE void store_lanes(float* to, Vec<float> v, Lanes lanes) {
+#if GANOPS_VECTOR_BYTES == 64
+  const auto mask = static_cast<__mmask16>((1u << lanes.last) - (1u << lanes.first));
+  _mm512_mask_storeu_ps(to, mask, reinterpret_cast<__m512>(v));
+#else
+  float all[kLanes<float>];
+  store(all, v);
+  std::memcpy(to + lanes.first, all + lanes.first, (lanes.last - lanes.first) * sizeof(float));
+#endif
+}
+
 template <class T>
 GANOPS_INLINE Vec<T> broadcast(T value) {
   return Vec<T>{} + value;
@@ -70,15 +100,30 @@ GANOPS_INLINE void unrolled(const F& f) {
   for_each_constant(std::make_integer_sequence<int, n>{}, f);
 }
 
+// Lane i is lane i + shift of the two vectors in a row. GCC finds the instructions, but for AVX-512.
+template <int shift, int... i>
+GANOPS_INLINE Vec<float> shifted(Vec<float> low, Vec<float> high, std::integer_sequence<int, i...>) {
+#if GANOPS_VECTOR_BYTES == 64
+  Vec<float> result;
+  asm("valignd %3, %2, %1, %0" : "=v"(result) : "v"(high), "v"(low), "i"(shift));
+  return result;
+#else
+  constexpr int n = kLanes<float>;
+  return Vec<float>{(i + shift < n ? low[(i + shift) % n] : high[(i + shift) % n])...};
+#endif
+}
+template <int shift>
+GANOPS_INLINE Vec<float> shifted(Vec<float> low, Vec<float> high) {
+  return shifted<shift>(low, high, std::make_integer_sequence<int, kLanes<float>>{});
+}
+
 // The vectors at from, from + 1, ... A load across a cache line costs two, so AVX-512 moves lanes instead.
 template <int count>
 GANOPS_INLINE void load_shifted(Vec<float> (&to)[count], const float* from) {
 #if GANOPS_VECTOR_BYTES == 64
   static_assert(count <= kLanes<float>);
   const Vec<float> low = load(from), high = load(from + kLanes<float>);
-  unrolled<count>([&](auto i) __attribute__((always_inline)) {
-    asm("valignd %3, %2, %1, %0" : "=v"(to[i]) : "v"(high), "v"(low), "i"(decltype(i)::value));
-  });
+  unrolled<count>([&](auto i) __attribute__((always_inline)) { to[i] = shifted<decltype(i)::value>(low, high); });
 #else
   for (int i = 0; i < count; i++) to[i] = load_once(from + i);
 #endif
@@ -142,6 +187,38 @@ inline void store_row(Half* to, const float* from, int64_t n) {
     _mm_storeu_si128(reinterpret_cast<__m128i*>(to + i), _mm256_cvtps_ph(_mm256_loadu_ps(from + i), 0));
 #endif
   for (; i < n; i++) to[i] = static_cast<Half>(from[i]);
+}
+
+// Memory that will not be read before it has left the caches is written past them: a store would fetch its line first.
+// What is streamed is in order for other threads after finish_streams.
+constexpr int64_t kStreamedBytes = 8 << 20;
+
+inline bool is_streamed(int64_t bytes) {
+  return bytes >= kStreamedBytes;
+}
+
+// How many elements lie between p and the place before it, or p itself, where a vector starts.
+inline int64_t elements_into_vector(const float* p) {
+  return reinterpret_cast<uintptr_t>(p) / sizeof(float) % kLanes<float>;
+}
+
+// For p that starts a vector.
+GANOPS_INLINE void stream(float* p, Vec<float> v) {
+#if GANOPS_VECTOR_BYTES == 64
+  _mm512_stream_ps(p, reinterpret_cast<__m512>(v));
+#elif GANOPS_VECTOR_BYTES == 32
+  _mm256_stream_ps(p, reinterpret_cast<__m256>(v));
+#elif defined(GANOPS_X86_64)
+  _mm_stream_ps(p, reinterpret_cast<__m128>(v));
+#else
+  store(p, v);
+#endif
+}
+
+inline void finish_streams() {
+#ifdef GANOPS_X86_64
+  _mm_sfence();
+#endif
 }
 
 }  // namespace ganops::GANOPS_ISA

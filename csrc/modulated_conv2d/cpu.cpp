@@ -1,5 +1,6 @@
 #include "common/cpu.h"
 
+#include "bias_act/math.h"
 #include "modulated_conv2d/params.h"
 #define GANOPS_KERNEL_FILE "modulated_conv2d/cpu.cpp"
 #include "common/isa.h"
@@ -12,7 +13,8 @@ constexpr int64_t kRow = 512;  // elements worked on at a time: their float copy
 
 // Rows of one sample and channel (contiguous): scale and bias are constant, noise runs along.
 template <class T>
-void epilogue_of_plane(const EpilogueParams& p, BiasActBlock<compute_t<T>> activate, int64_t n, int64_t channel) {
+void epilogue_of_plane(const EpilogueParams& p, const BiasActBlock<compute_t<T>>& activate, int64_t n,
+                       int64_t channel) {
   using C = compute_t<T>;
   const int64_t at = (n * p.channels + channel) * p.pixels;
   const T* x = static_cast<const T*>(p.x) + at;
@@ -28,14 +30,14 @@ void epilogue_of_plane(const EpilogueParams& p, BiasActBlock<compute_t<T>> activ
       for (int64_t j = 0; j < count; j++) row[j] = row[j] * scale + noise[i + j];
     else
       for (int64_t j = 0; j < count; j++) row[j] *= scale;
-    activate(row, nullptr, nullptr, bias, row, count, p.activation);
+    activate(row, nullptr, nullptr, bias, row, count);
     store_row(y + i, row, count);
   }
 }
 
 // The channels of one pixel (channels_last): noise is constant, scale and bias run along.
 template <class T>
-void epilogue_of_pixel(const EpilogueParams& p, BiasActBlock<compute_t<T>> activate, int64_t n, int64_t pixel) {
+void epilogue_of_pixel(const EpilogueParams& p, const BiasActBlock<compute_t<T>>& activate, int64_t n, int64_t pixel) {
   using C = compute_t<T>;
   const int64_t at = (n * p.pixels + pixel) * p.channels;
   const T* x = static_cast<const T*>(p.x) + at;
@@ -51,7 +53,7 @@ void epilogue_of_pixel(const EpilogueParams& p, BiasActBlock<compute_t<T>> activ
       for (int64_t j = 0; j < count; j++) row[j] = row[j] * scale[i + j] + noise;
     else
       for (int64_t j = 0; j < count; j++) row[j] += noise;
-    activate(row, nullptr, b ? b + i : nullptr, C(0), row, count, p.activation);
+    activate(row, nullptr, b ? b + i : nullptr, C(0), row, count);
     store_row(y + i, row, count);
   }
 }
@@ -60,7 +62,7 @@ void epilogue(const EpilogueParams& p) {
   dispatch(p.dtype, [&](auto tag) {
     using T = typename decltype(tag)::type;
     constexpr int64_t kGrain = 1 << 15;  // elements that are worth a thread
-    const auto activate = bias_act_block<compute_t<T>>(p.activation);
+    const BiasActBlock<compute_t<T>> activate(p.activation);
     const int64_t inner = p.channels_last ? p.pixels : p.channels;
     const int64_t elements = p.channels_last ? p.channels : p.pixels;
     parallel_for(p.batch * inner, kGrain / elements + 1, [&](int64_t begin, int64_t end) {

@@ -1,5 +1,6 @@
 // What follows an upsampling convolution on a CPU: FIR filter, scale, noise, bias and activation in one pass over its
 // four phases. Rows are interleaved, filtered and finished in L1.
+#include "bias_act/math.h"
 #include "common/cpu.h"
 #include "common/host.h"
 #include "modulated_conv2d/params.h"
@@ -44,7 +45,7 @@ void filter_row(C* out, const C* const* rows, const C* f, int64_t f_height, int6
 }
 
 template <class T>
-void finish_plane(const PhasesParams& p, BiasActBlock<compute_t<T>> activate, int64_t plane) {
+void finish_plane(const PhasesParams& p, const BiasActBlock<compute_t<T>>& activate, int64_t plane) {
   using C = compute_t<T>;
   const EpilogueParams& e = p.epilogue;
   const int64_t n = plane / e.channels, channel = plane % e.channels;
@@ -83,7 +84,7 @@ void finish_plane(const PhasesParams& p, BiasActBlock<compute_t<T>> activate, in
     filter_row(out.data(), rows.data(), f, p.f_height, p.f_width, p.out_width);
     const C* noise_row = noise ? noise + out_row * p.out_width : nullptr;
     for (int64_t x = 0; x < p.out_width; x++) out[x] = out[x] * scale + (noise_row ? noise_row[x] : C(0));
-    activate(out.data(), nullptr, nullptr, bias, out.data(), p.out_width, e.activation);
+    activate(out.data(), nullptr, nullptr, bias, out.data(), p.out_width);
     store_row(y + out_row * p.out_width, out.data(), p.out_width);
   }
 }
@@ -92,7 +93,7 @@ void finish_phases(const PhasesParams& p) {
   dispatch(p.epilogue.dtype, [&](auto tag) {
     using T = typename decltype(tag)::type;
     constexpr int64_t kGrain = 1 << 14;  // pixels that are worth a thread
-    const auto activate = bias_act_block<compute_t<T>>(p.epilogue.activation);
+    const BiasActBlock<compute_t<T>> activate(p.epilogue.activation);
     parallel_for(p.epilogue.batch * p.epilogue.channels, kGrain / p.epilogue.pixels + 1,
                  [&](int64_t begin, int64_t end) {
                    for (int64_t plane = begin; plane < end; plane++) finish_plane<T>(p, activate, plane);

@@ -1,11 +1,18 @@
 #include "common/cpu.h"
 
 #include <numeric>
+#include <utility>
 
 #include "upfirdn2d/math.h"
 #include "upfirdn2d/params.h"
 #define GANOPS_KERNEL_FILE "upfirdn2d/cpu.cpp"
 #include "common/isa.h"
+
+namespace ganops::GANOPS_ISA {
+constexpr int64_t kGrain = 1 << 14;  // output elements that are worth a thread
+}
+// Once per instruction set, too.
+#include "upfirdn2d/blur.h"
 
 // Everything is a weighted sum of rows. An image is rows of pixels; a pixel is one element of a plane, or all channels
 // of a channels_last image, so that the neighbour of a whole vector is that vector, one pixel on.
@@ -17,7 +24,6 @@
 // the ring's rows, have used them. A filter that is not separable sums over a ring of staged rows directly.
 namespace ganops::GANOPS_ISA {
 
-constexpr int64_t kGrain = 1 << 14;       // output elements that are worth a thread
 constexpr int64_t kStripBytes = 1 << 18;  // buffers of a strip: they stay in the second-level cache
 constexpr int64_t kGroup = 1 << 8;        // narrow planes are filtered side by side up to this width
 constexpr int64_t kUnroll = 4;            // vectors of a row summed at once, so that taps are loaded once for all
@@ -157,7 +163,7 @@ struct Plan {
     std::vector<C> taps;           // for each filter row, as many as offsets
   };
 
-  explicit Plan(const Upfirdn2dParams& params) : p(params), taps(make_taps<C>(params)) {
+  Plan(const Upfirdn2dParams& params, Taps<C> filter) : p(params), taps(std::move(filter)) {
     const Upfirdn2dAxis& w = p.width;
     const int64_t common = std::gcd(w.up, w.down);
     planes = p.channels_last ? p.samples : p.samples * p.channels;
@@ -335,7 +341,10 @@ class Worker {
 template <class T>
 void upfirdn2d_tensor(const Upfirdn2dParams& p) {
   using C = compute_t<T>;
-  const Plan<C> plan(p);
+  Taps<C> taps = make_taps<C>(p);
+  if constexpr (std::is_same_v<T, float>)
+    if (is_blur(p, taps)) return blur(p, taps);
+  const Plan<C> plan(p, std::move(taps));
   const T* x = static_cast<const T*>(p.x);
   T* y = static_cast<T*>(p.y);
   const int64_t x_plane = p.height.in * p.width.in * plan.pixel, y_plane = p.height.out * p.width.out * plan.pixel;

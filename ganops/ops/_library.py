@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from .. import _backend
+from .. import _backend, _eager
 from .._formats import memory_format
 
 
@@ -48,6 +48,8 @@ def define(operator: Operator, namespace: str) -> None:
     torch.library.register_fake(name, operator.fake)
     if operator.backward:
         torch.library.register_autograd(name, operator.backward, setup_context=operator.setup_context)
+    op = getattr(getattr(torch.ops, namespace), operator.name).default
+    _backend.add_operator(namespace, operator.name, _eager.shortened(op, operator.setup_context, operator.backward))
 
 
 def new_image(x: Tensor, height: int, width: int) -> Tensor:

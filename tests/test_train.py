@@ -101,6 +101,14 @@ def gradients(example: ModuleType, out: Path, rank: int, world: int) -> dict[str
     return found
 
 
+def comparable(name: str, gradients: dict[str, torch.Tensor]) -> list[str]:
+    """Whose size a gradient's error is measured by: its own, but a lone number may be nearly all cancelled: 0.0072 of
+    path length's changes by 1e-5 of itself with the order of the sums. So all lone numbers of that loss together."""
+    loss = name.split(".")[0]
+    numbers = [other for other, g in gradients.items() if g.ndim == 0 and other.split(".")[0] == loss]
+    return numbers if name in numbers else [name]
+
+
 def test_two_processes_have_the_gradients_of_one_with_the_whole_batch(example: ModuleType, tmp_path: Path) -> None:
     alone = gradients(example, tmp_path, 0, 1)
     environment = {**os.environ, "GANOPS_TEST_OUT": str(tmp_path)}
@@ -113,7 +121,7 @@ def test_two_processes_have_the_gradients_of_one_with_the_whole_batch(example: M
         together = torch.load(tmp_path / f"gradients-{rank}.pt", weights_only=True)
         assert together.keys() == alone.keys()
         for name, expected in alone.items():
-            scale = expected.abs().max().item()
+            scale = max(alone[other].abs().max().item() for other in comparable(name, alone))
             assert (together[name] - expected).abs().max().item() <= 1e-5 * scale + 1e-9, name
 
 

@@ -294,6 +294,10 @@ def test_reference_backend_takes_no_kernel(short: Any, long: Any, monkeypatch: p
     [
         ("upfirdn2d", (BLUR, [1, 1], [1, 1], [-9, 0, 0, 0], False, 1.0), "at least 1x1"),
         ("bias_act", (None, 1, "sine", 0.0, 1.0, -1.0), "act must"),
+        ("bias_act", (torch.ones(1), 1, "linear", 0.0, 1.0, -1.0), "b must"),
+        ("bias_act", (torch.ones(9, dtype=torch.float16), 1, "linear", 0.0, 1.0, -1.0), "b must"),
+        ("bias_act", (None, 4, "linear", 0.0, 1.0, -1.0), "dim must"),
+        ("filtered_lrelu", (BLUR, BLUR, torch.ones(1), 2, 2, [3, 3, 3, 3], 1.0, 0.2, -1.0, False, False), "b must"),
     ],
 )
 def test_a_kernels_error_is_the_same_on_both_ways(op: str, arguments: Any, message: str, requires_grad: bool) -> None:

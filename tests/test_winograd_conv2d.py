@@ -121,3 +121,28 @@ def test_not_a_number_stays_so() -> None:
     y = winograd_conv2d(x, normal(4, 8, 3, 3), None, (1, 1))
     assert y[:, :, 4:7, 4:7].isnan().all()
     assert not y[:, :, :, 9:].isnan().any()
+
+
+X, WEIGHT, DY, SCALE = normal(2, 3, 5, 5), normal(4, 3, 3, 3), normal(2, 4, 5, 5), normal(2, 3)
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments", "message"),
+    [
+        ("winograd_conv2d", (X[0], WEIGHT, None, 1, 1), "x must be"),
+        ("winograd_conv2d", (X.double(), WEIGHT, None, 1, 1), "x must be"),
+        ("winograd_conv2d", (X, WEIGHT[:, :2], None, 1, 1), "weight must be"),
+        ("winograd_conv2d", (X, WEIGHT[..., :1], None, 1, 1), "weight must be"),
+        ("winograd_conv2d", (X, WEIGHT, SCALE[:1], 1, 1), "scale must be"),
+        ("winograd_conv2d", (X, WEIGHT, None, -2, 1), "padding -2"),
+        ("winograd_conv2d_weight_grad", (DY, X[0], None, None, 1, 1), "x must be"),
+        ("winograd_conv2d_weight_grad", (DY[:, :, :4], X, None, None, 1, 1), "dy must have"),
+        ("winograd_conv2d_weight_grad", (DY[:1], X, None, None, 1, 1), "dy must have"),
+        ("winograd_conv2d_weight_grad", (DY, X, SCALE, None, 1, 1), "dy_scale must be"),
+        ("winograd_conv2d_weight_grad", (DY, X, None, SCALE[:, :2], 1, 1), "x_scale must be"),
+    ],
+)
+def test_shapes_that_do_not_fit(name: str, arguments: tuple[object, ...], message: str) -> None:
+    """No kernel reads what is not there, whoever calls the operators."""
+    with pytest.raises(RuntimeError, match=message):
+        getattr(torch.ops.ganops, name)(*arguments)

@@ -24,7 +24,8 @@ inline Tensor run_bias_act(LaunchBiasAct launch, const Tensor& x_any, const std:
   // A slope's operands must lie in memory alike; dy, which the result takes after, says how.
   const Tensor like = dense(dy ? *dy : x_any);
   const Tensor x = in_format(x_any, format_of(like));
-  const std::optional<Tensor> b_dense = contiguous_or_none(b);
+  STD_TORCH_CHECK(dim >= 0 && dim < x.dim(), "dim must be one of x's ", x.dim(), " dimensions, got ", dim);
+  const std::optional<Tensor> b_dense = bias_for(x, b, x.size(dim));
   Tensor y = new_like(like);
   const Activation activation = parse_activation(act);
   const bool keeps_argument = activation == Activation::swish || activation == Activation::gelu ||

@@ -146,8 +146,11 @@ inline const void* data_or_null(const std::optional<Tensor>& t) {
   return t ? t->const_data_ptr() : nullptr;
 }
 
-inline std::optional<Tensor> contiguous_or_none(const std::optional<Tensor>& t) {
-  return t ? std::optional<Tensor>(in_format(*t, MemoryFormat::Contiguous)) : std::nullopt;
+// b as kernels take it: contiguous, of x's dtype, a value for each channel.
+inline std::optional<Tensor> bias_for(const Tensor& x, const std::optional<Tensor>& b, int64_t channels) {
+  STD_TORCH_CHECK(!b || (b->dim() == 1 && b->size(0) == channels && b->scalar_type() == x.scalar_type()), "b must be [",
+                  channels, "] of x's dtype");
+  return b ? std::optional<Tensor>(in_format(*b, MemoryFormat::Contiguous)) : std::nullopt;
 }
 
 // A filter, scale or noise as kernels take it: contiguous, in the dtype x is computed in.

@@ -30,19 +30,6 @@ GANOPS_INLINE void store(T* p, Vec<T> v) {
   *reinterpret_cast<Vec<T>*>(p) = v;
 }
 
-// The first count lanes.
-GANOPS_INLINE void store_first(float* to, Vec<float> v, int64_t count) {
-#if GANOPS_VECTOR_BYTES == 64
-  const __mmask16 lanes = static_cast<__mmask16>((1u << std::min(count, kLanes<float>)) - 1);
-  _mm512_mask_storeu_ps(to, lanes, reinterpret_cast<__m512>(v));
-#else
-  if (count >= kLanes<float>)
-    store(to, v);
-  else
-    std::memcpy(to, &v, count * sizeof(float));
-#endif
-}
-
 // Lanes [first, last) of a vector, as far as they exist.
 struct Lanes {
   Lanes(int64_t first, int64_t last)
@@ -71,6 +58,17 @@ GANOPS_INLINE void store_lanes(float* to, Vec<float> v, Lanes lanes) {
   store(all, v);
   std::memcpy(to + lanes.first, all + lanes.first, (lanes.last - lanes.first) * sizeof(float));
 #endif
+}
+
+// The first count lanes, often all.
+GANOPS_INLINE Vec<float> load_first(const float* from, int64_t count) {
+  return count >= kLanes<float> ? load(from) : load_lanes(from, Lanes(0, count));
+}
+GANOPS_INLINE void store_first(float* to, Vec<float> v, int64_t count) {
+  if (count >= kLanes<float>)
+    store(to, v);
+  else
+    store_lanes(to, v, Lanes(0, count));
 }
 
 template <class T>

@@ -25,7 +25,7 @@ inline std::tuple<Tensor, Tensor> run_filtered_lrelu(LaunchFilteredLrelu launch,
                                                      const std::optional<Tensor>& b_any,
                                                      const std::vector<int64_t>& padding, bool save_codes) {
   const Tensor x = dense(x_any);
-  const std::optional<Tensor> fu = filter_for(x, fu_any), fd = filter_for(x, fd_any), b = contiguous_or_none(b_any);
+  const std::optional<Tensor> fu = filter_for(x, fu_any), fd = filter_for(x, fd_any), b = bias_for(x, b_any, x.size(1));
   p.fu = fir_filter(fu);
   p.fd = fir_filter(fd);
   p.dtype = dtype_of(x);

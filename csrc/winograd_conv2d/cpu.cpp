@@ -77,21 +77,14 @@ void read_phases(const WinogradToFrequencies& p, int64_t plane, int64_t y, float
   }
 }
 
-GANOPS_INLINE Vec<float> load_first(const float* from, int64_t count) {
-  if (count >= kLanes<float>) return load(from);
-  Vec<float> v{};
-  std::memcpy(&v, from, count * sizeof(float));
-  return v;
-}
-
 // The frequencies of tiles of `samples` x `samples`. Vectors hold neighbouring tiles of a row, in one panel.
 template <int64_t samples, class Transform>
 void to_frequencies(const WinogradToFrequencies& p, const Transform& transform) {
   const int64_t stride = p.in_row + 1 + kLanes<float>, end = p.first + p.count;
   const int64_t first_row = p.first / p.in_row, end_row = ceil_div(end, p.in_row);
-  const int64_t in_column = p.in_image / p.in_row, samples_of_all = end_row > 0 ? (end_row - 1) / in_column + 1 : 0;
-  const int64_t first_image = first_row / in_column, planes = (samples_of_all - first_image) * p.channels;
-  parallel_for(planes, 1, [&](int64_t begin_plane, int64_t end_plane) {
+  const int64_t in_column = p.in_image / p.in_row;
+  const int64_t first_image = first_row / in_column, end_image = ceil_div(end_row, in_column);
+  parallel_for((end_image - first_image) * p.channels, 1, [&](int64_t begin_plane, int64_t end_plane) {
     std::vector<float> phases(samples * kOutputs * stride);
     for (int64_t i = begin_plane; i < end_plane; i++) {
       const int64_t n = first_image + i / p.channels, channel = i % p.channels;
@@ -238,7 +231,7 @@ void winograd_filter(const WinogradFilters& p) {
         }
         Vec<float> along_x[kTaps][kInputs];
         for (int64_t i = 0; i < kTaps; i++) {
-          const Vec<float> g[kTaps] = {load(apart[3 * i]), load(apart[3 * i + 1]), load(apart[3 * i + 2])};
+          const Vec<float> g[kTaps] = {load(apart[kTaps * i]), load(apart[kTaps * i + 1]), load(apart[kTaps * i + 2])};
           transform_filter(g, along_x[i]);
         }
         for (int64_t x = 0; x < kInputs; x++) {

@@ -13,15 +13,10 @@ namespace {
 constexpr int64_t kChunkBytes = 16 << 20, kGradientChunkBytes = 96 << 20;
 constexpr int64_t kLine = 64 / sizeof(float);  // of a cache
 
-Tensor new_floats(const Tensor& like, const std::vector<int64_t>& size) {
-  return in_huge_pages(
-      torch::stable::empty({size.data(), size.size()}, ScalarType::Float, std::nullopt, like.device()));
-}
-
 // [kFrequencies, count], a few lines of a cache apart: a power of two would put all frequencies into the same few
 // places of the cache.
 Tensor new_frequencies(const Tensor& like, int64_t count) {
-  Tensor rows = new_floats(like, {kFrequencies, count + 3 * kLine});
+  Tensor rows = new_tensor(like, {kFrequencies, count + 3 * kLine});
   return torch::stable::narrow(rows, 1, 0, count);
 }
 
@@ -41,6 +36,22 @@ const float* floats(const std::optional<Tensor>& t) {
 
 float* mutable_floats(Tensor& t) {
   return static_cast<float*>(t.mutable_data_ptr());
+}
+
+void check_image(const char* name, const Tensor& t) {
+  STD_TORCH_CHECK(t.dim() == 4 && t.scalar_type() == ScalarType::Float, name, " must be [N, C, H, W] in float32");
+}
+
+void check_scale(const char* name, const std::optional<Tensor>& scale, const Tensor& image) {
+  STD_TORCH_CHECK(!scale || (scale->dim() == 2 && scale->size(0) == image.size(0) && scale->size(1) == image.size(1)),
+                  name, " must be [", image.size(0), ", ", image.size(1), "]");
+}
+
+// Of the result, along one axis.
+int64_t outputs(int64_t size, int64_t pad) {
+  const int64_t out = size + 2 * pad - kTaps + 1;
+  STD_TORCH_CHECK(pad >= 0 && out >= 1, "padding ", pad, " around ", size, " pixels leaves no output");
+  return out;
 }
 
 // The image in tiles, of which the convolution's result has height x width outputs.
@@ -63,11 +74,16 @@ void for_chunks(int64_t tiles, int64_t channels, int64_t step, int64_t bytes, co
 // x [N, I, H, W] times scale [N, I], and weight [O, I, 3, 3], correlated with stride 1 and this padding; in float32.
 Tensor winograd_conv2d(const Tensor& x_any, const Tensor& weight, const std::optional<Tensor>& scale_any, int64_t pad_y,
                        int64_t pad_x) {
+  check_image("x", x_any);
+  check_scale("scale", scale_any, x_any);
+  STD_TORCH_CHECK(
+      weight.dim() == 4 && weight.size(1) == x_any.size(1) && weight.size(2) == kTaps && weight.size(3) == kTaps,
+      "weight must be [O, ", x_any.size(1), ", 3, 3]");
   const Tensor x = torch::stable::contiguous(x_any), taps = *in_compute_dtype(x, weight);
   const std::optional<Tensor> scale = in_compute_dtype(x, scale_any);
   const int64_t in = x.size(1), out = weight.size(0);
-  const int64_t height = x.size(2) + 2 * pad_y - 2, width = x.size(3) + 2 * pad_x - 2;
-  Tensor y = new_floats(x, {x.size(0), out, height, width});
+  const int64_t height = outputs(x.size(2), pad_y), width = outputs(x.size(3), pad_x);
+  Tensor y = new_tensor(x, {x.size(0), out, height, width});
   Tensor filters = new_frequencies(x, ceil_div(out, kGroup) * in * kGroup);
   launch_winograd_filter_cpu({floats(taps), mutable_floats(filters), out, in, filters.stride(0)});
 
@@ -89,10 +105,17 @@ Tensor winograd_conv2d(const Tensor& x_any, const Tensor& weight, const std::opt
 // The gradient [O, I, 3, 3] of that convolution's weight; dy [N, O, H', W'] is its result's, times dy_scale [N, O].
 Tensor winograd_conv2d_weight_grad(const Tensor& dy_any, const Tensor& x_any, const std::optional<Tensor>& dy_scale_any,
                                    const std::optional<Tensor>& x_scale_any, int64_t pad_y, int64_t pad_x) {
+  check_image("dy", dy_any);
+  check_image("x", x_any);
+  check_scale("dy_scale", dy_scale_any, dy_any);
+  check_scale("x_scale", x_scale_any, x_any);
+  STD_TORCH_CHECK(dy_any.size(0) == x_any.size(0) && dy_any.size(2) == outputs(x_any.size(2), pad_y) &&
+                      dy_any.size(3) == outputs(x_any.size(3), pad_x),
+                  "dy must have x's samples and the size of its convolution");
   const Tensor dy = torch::stable::contiguous(dy_any), x = torch::stable::contiguous(x_any);
   const std::optional<Tensor> dy_scale = in_compute_dtype(x, dy_scale_any), x_scale = in_compute_dtype(x, x_scale_any);
   const int64_t in = x.size(1), out = dy.size(1);
-  Tensor dweight = new_floats(x, {out, in, kTaps, kTaps});
+  Tensor dweight = new_tensor(x, {out, in, kTaps, kTaps});
   torch::stable::zero_(dweight);
 
   const WinogradTiles x_tiles = tiles_of(x, pad_y, pad_x, dy.size(2), dy.size(3));

@@ -112,8 +112,9 @@ def convolution(x: Tensor, weight: Tensor, geometry: Geometry, scale: Tensor | N
     """Of x times scale [N, C], where autograd does not look."""
     if geometry.stride == 1 and geometry.transposed:  # the plain one of the flipped weight
         around = (weight.shape[2] - 1 - geometry.padding[0], weight.shape[3] - 1 - geometry.padding[1])
-        if min(around) >= 0 and winograd.serves(x, plain := weight.transpose(0, 1).flip([2, 3]), around):
-            return winograd.winograd_conv2d(x, plain, scale, around)
+        plain = weight.transpose(0, 1)
+        if min(around) >= 0 and winograd.serves(x, plain, around):
+            return winograd.winograd_conv2d(x, plain.flip([2, 3]), scale, around)
     elif geometry.stride == 1 and winograd.serves(x, weight, geometry.padding):
         return winograd.winograd_conv2d(x, weight, scale, geometry.padding)
     y: Tensor = torch.ops.aten.convolution(scaled(x, scale), weight.to(x.dtype), None, *geometry.arguments())
@@ -132,17 +133,25 @@ def weight_gradient(
 
     Differentiable to any order.
     """
-    if not needs_graph(dy, x, dy_scale, x_scale):
-        return _weight_gradient(dy, x, weight, geometry, dy_scale, x_scale)
-    operands = scaled(dy, dy_scale), scaled(x, x_scale)
-    dweight: Tensor = _WeightGradient.apply(*operands, weight.detach(), geometry)  # type: ignore[no-untyped-call]
-    return dweight
+    dweight: Tensor
+    if needs_graph(dy, x, dy_scale, x_scale):
+        operands = scaled(dy, dy_scale), scaled(x, x_scale)
+        dweight = _WeightGradient.apply(*operands, weight.detach(), geometry)  # type: ignore[no-untyped-call]
+    elif geometry.stride == 1 and geometry.transposed and winograd.serves(dy, weight, geometry.padding):
+        dweight = winograd.winograd_conv2d_weight_grad(x, dy, x_scale, dy_scale, geometry.padding)
+    elif geometry.stride == 1 and not geometry.transposed and winograd.serves(x, weight, geometry.padding):
+        dweight = winograd.winograd_conv2d_weight_grad(dy, x, dy_scale, x_scale, geometry.padding)
+    else:
+        options = (None, *geometry.arguments(), [False, True, False])
+        like = weight.detach().to(x.dtype)
+        dweight = torch.ops.aten.convolution_backward(scaled(dy, dy_scale), scaled(x, x_scale), like, *options)[1]
+    return dweight.to(weight.dtype)
 
 
 class _WeightGradient(torch.autograd.Function):
     @staticmethod
     def forward(dy: Tensor, x: Tensor, weight: Tensor, geometry: Geometry) -> Tensor:
-        return _weight_gradient(dy, x, weight, geometry)
+        return weight_gradient(dy, x, weight, geometry)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
@@ -156,26 +165,6 @@ class _WeightGradient(torch.autograd.Function):
         ddy = scaled_convolution(x, g, None, ctx.geometry) if ctx.needs_input_grad[0] else None
         dx = scaled_convolution(dy, g, None, ctx.geometry.adjoint(x, weight, dy)) if ctx.needs_input_grad[1] else None
         return ddy, dx, None, None
-
-
-def _weight_gradient(
-    dy: Tensor,
-    x: Tensor,
-    weight: Tensor,
-    geometry: Geometry,
-    dy_scale: Tensor | None = None,
-    x_scale: Tensor | None = None,
-) -> Tensor:
-    dweight: Tensor
-    if geometry.stride == 1 and geometry.transposed and winograd.serves(dy, weight, geometry.padding):
-        dweight = winograd.winograd_conv2d_weight_grad(x, dy, x_scale, dy_scale, geometry.padding)
-    elif geometry.stride == 1 and not geometry.transposed and winograd.serves(x, weight, geometry.padding):
-        dweight = winograd.winograd_conv2d_weight_grad(dy, x, dy_scale, x_scale, geometry.padding)
-    else:
-        options = (None, *geometry.arguments(), [False, True, False])
-        like = weight.detach().to(x.dtype)
-        dweight = torch.ops.aten.convolution_backward(scaled(dy, dy_scale), scaled(x, x_scale), like, *options)[1]
-    return dweight.to(weight.dtype)
 
 
 def is_wanted(ctx: Any, index: int) -> bool:

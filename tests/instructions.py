@@ -35,7 +35,7 @@ TOLERANCE = 0.02
 LIBRARY = "_C.abi3.so"
 SECONDS = 600
 # Where memory lies decides which of a loop's versions runs: the fewest instructions of so many attempts count.
-ATTEMPTS, SHIFT = 2, 37
+ATTEMPTS, SHIFT = 3, 37
 
 
 def image(*shape: int, dtype: torch.dtype = torch.float32, channels_last: bool = False) -> Tensor:

@@ -92,13 +92,13 @@ void sum_rows(bool accumulate, C* y, const C* rows, const int64_t* offsets, cons
 
 // y[i * y_stride] = x[i * x_stride] for n pixels. A size known to the compiler is copied in registers.
 template <int64_t known_size, class C>
-void copy_pixels(C* y, int64_t y_stride, const C* x, int64_t x_stride, int64_t pixel, int64_t n) {
+void copy_pixels(C* __restrict y, int64_t y_stride, const C* __restrict x, int64_t x_stride, int64_t pixel, int64_t n) {
   const int64_t size = known_size ? known_size : pixel;
   for (int64_t i = 0; i < n; i++) std::memcpy(y + i * y_stride * size, x + i * x_stride * size, size * sizeof(C));
 }
 
 template <class C>
-void copy_pixels(C* y, int64_t y_stride, const C* x, int64_t x_stride, int64_t pixel, int64_t n) {
+void copy_pixels(C* __restrict y, int64_t y_stride, const C* __restrict x, int64_t x_stride, int64_t pixel, int64_t n) {
   constexpr int64_t kGrey = 1, kColour = 3;
   const auto copy = pixel == kGrey     ? copy_pixels<kGrey, C>
                     : pixel == kColour ? copy_pixels<kColour, C>
@@ -108,7 +108,7 @@ void copy_pixels(C* y, int64_t y_stride, const C* x, int64_t x_stride, int64_t p
 
 // y[i] = x[i * stride] for n pixels.
 template <class C>
-void gather_pixels(C* y, const C* x, int64_t stride, int64_t pixel, int64_t n) {
+void gather_pixels(C* __restrict y, const C* __restrict x, int64_t stride, int64_t pixel, int64_t n) {
   if (stride == 1) {
     load_row(y, x, n * pixel);
   } else if (pixel == 1 && stride == 2) {
@@ -120,7 +120,8 @@ void gather_pixels(C* y, const C* x, int64_t stride, int64_t pixel, int64_t n) {
 
 // y[i * phases + phase] = x[phase][i] for n pixels of each phase; x's rows are phase_size elements apart.
 template <class C>
-void interleave_pixels(C* y, const C* x, int64_t phase_size, int64_t phases, int64_t pixel, int64_t n) {
+void interleave_pixels(C* __restrict y, const C* __restrict x, int64_t phase_size, int64_t phases, int64_t pixel,
+                       int64_t n) {
   if (pixel == 1 && phases == 2) {
     const C* odd = x + phase_size;
     for (int64_t i = 0; i < n; i++) {

@@ -22,17 +22,25 @@ def taps(*shape: int) -> Tensor:
 
 
 def symmetric(f: Tensor) -> Tensor:
-    return (f + f.flip(1)) / 2
+    """f, made to read the same backwards along each axis."""
+    for axis in range(f.ndim):
+        f = (f + f.flip(axis)) / 2
+    return f
 
 
-# name: up, down, fu, fd. The first six run in registers, forward or backward.
+# name: up, down, fu, fd. Those up to "any" run in registers, forward or backward; symmetric ones in ways of their own.
 FILTERS = {
     "2-2": (2, 2, taps(12), taps(12)),
     "4-2": (4, 2, taps(24), taps(12)),
     "2-2-full": (2, 2, taps(12), taps(12, 12)),
-    "4-2-symmetric": (4, 2, taps(24), symmetric(taps(12, 12))),
+    "4-2-full": (4, 2, taps(24), taps(12, 12)),
     "2-4": (2, 4, taps(12), taps(24)),
     "2-4-full-up": (2, 4, taps(12, 12), taps(24)),
+    "2-2-symmetric": (2, 2, taps(12), symmetric(taps(12))),
+    "4-2-symmetric": (4, 2, taps(24), symmetric(taps(12))),
+    "2-2-full-symmetric": (2, 2, taps(12), symmetric(taps(12, 12))),
+    "4-2-full-symmetric": (4, 2, taps(24), symmetric(taps(12, 12))),
+    "2-4-symmetric": (2, 4, taps(12), symmetric(taps(24))),
     "any": (3, 5, taps(7), taps(4, 6)),
     "short": (4, 3, taps(2), None),
     "none": (1, 1, None, None),
@@ -89,6 +97,17 @@ def test_codes_do_not_change_the_result(name: str) -> None:
     kept, codes, _ = forward_and_backward(x, name)
     assert torch.equal(ganops.filtered_lrelu(x, fu, fd, None, up, down, PADDING, clamp=0.75), kept)
     assert codes.numel() and codes.max() > 0
+
+
+@pytest.mark.parametrize("name", FILTERS)
+def test_any_phase_may_come_first(name: str) -> None:
+    up, down, fu, fd = FILTERS[name]
+    x = image(1, 2, 19, 23)
+    for before in range(13, 18):
+        arguments = (fu, fd, None, up, down, [before, 18, before + 1, 17], 2**0.5, 0.2, 0.75)
+        with ganops.backend("reference"):
+            expected = ganops.filtered_lrelu(x, *arguments).float()
+        torch.testing.assert_close(ganops.filtered_lrelu(x.float(), *arguments), expected, rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize("wanted", INSTRUCTION_SETS)
@@ -152,13 +171,17 @@ def test_any_number_of_threads_gives_the_same(name: str, shape: tuple[int, ...])
         torch.set_num_threads(threads)
 
 
-@pytest.mark.parametrize("name", ["2-2", "4-2", "any", "none"])
+@pytest.mark.parametrize("name", FILTERS)
 @pytest.mark.parametrize("special", [float("nan"), float("inf"), -float("inf")])
-def test_special_values_spread_as_far_as_the_filters(name: str, special: float) -> None:
+@pytest.mark.parametrize("slope", [0.2, 0.0, 1.0, 1.5, -0.5])
+@pytest.mark.parametrize("clamp", [None, 0.75])
+def test_special_values_spread_as_far_as_the_filters(
+    name: str, special: float, slope: float, clamp: float | None
+) -> None:
     up, down, fu, fd = FILTERS[name]
     x = image(1, 1, 19, 23).float()
     x[0, 0, 9, 11] = special
-    arguments = (fu, fd, None, up, down, PADDING)
+    arguments = (fu, fd, None, up, down, PADDING, 2**0.5, slope, clamp)
     with ganops.backend("reference"):
         expected = ganops.filtered_lrelu(x, *arguments)
     torch.testing.assert_close(ganops.filtered_lrelu(x, *arguments), expected, equal_nan=True, rtol=1e-5, atol=1e-5)

@@ -71,21 +71,59 @@ GANOPS_INLINE void store_first(float* to, Vec<float> v, int64_t count) {
     store_lanes(to, v, Lanes(0, count));
 }
 
-template <class T>
-GANOPS_INLINE Vec<T> broadcast(T value) {
-  return Vec<T>{} + value;
+typedef int32_t VecInt __attribute__((vector_size(GANOPS_VECTOR_BYTES)));
+
+// Of each lane the greater, the lesser, that of b where either is NaN.
+#if GANOPS_VECTOR_BYTES == 64
+constexpr __mmask16 kAllLanes = 0xffff;  // g++ 12 warns of the forms without a mask
+#endif
+GANOPS_INLINE Vec<float> greater(Vec<float> a, Vec<float> b) {
+#if GANOPS_VECTOR_BYTES == 64
+  return reinterpret_cast<Vec<float>>(
+      _mm512_maskz_max_ps(kAllLanes, reinterpret_cast<__m512>(a), reinterpret_cast<__m512>(b)));
+#elif GANOPS_VECTOR_BYTES == 32
+  return reinterpret_cast<Vec<float>>(_mm256_max_ps(reinterpret_cast<__m256>(a), reinterpret_cast<__m256>(b)));
+#else
+  return a > b ? a : b;
+#endif
+}
+GANOPS_INLINE Vec<float> lesser(Vec<float> a, Vec<float> b) {
+#if GANOPS_VECTOR_BYTES == 64
+  return reinterpret_cast<Vec<float>>(
+      _mm512_maskz_min_ps(kAllLanes, reinterpret_cast<__m512>(a), reinterpret_cast<__m512>(b)));
+#elif GANOPS_VECTOR_BYTES == 32
+  return reinterpret_cast<Vec<float>>(_mm256_min_ps(reinterpret_cast<__m256>(a), reinterpret_cast<__m256>(b)));
+#else
+  return a < b ? a : b;
+#endif
 }
 
-// Keeps one load in a register that several multiply-adds share; GCC would fold the load into each of them.
+GANOPS_INLINE Vec<float> magnitude(Vec<float> v) {
+  return reinterpret_cast<Vec<float>>(reinterpret_cast<VecInt>(v) & 0x7fffffff);
+}
+
 template <class T>
-GANOPS_INLINE Vec<T> load_once(const T* p) {
-  Vec<T> v = load(p);
+GANOPS_INLINE Vec<T> broadcast(T value) {
+  return value - Vec<T>{};  // the compiler knows that this is value, even if it is -0
+}
+
+// Keeps a vector in a register. GCC would repeat the load that made it in each instruction that takes it.
+template <class T>
+GANOPS_INLINE Vec<T> keep(Vec<T> v) {
 #if GANOPS_VECTOR_BYTES == 64
   asm("" : "+v"(v));
 #elif defined(GANOPS_X86_64)
   asm("" : "+x"(v));
 #endif
   return v;
+}
+template <class T>
+GANOPS_INLINE Vec<T> load_once(const T* p) {
+  return keep<T>(load(p));
+}
+template <class T>
+GANOPS_INLINE Vec<T> broadcast_once(const T* p) {
+  return keep<T>(broadcast(*p));
 }
 
 // Calls f(std::integral_constant<int, i>) for each i < n: a loop whose index is a constant in every turn.
@@ -121,7 +159,8 @@ GANOPS_INLINE void load_shifted(Vec<float> (&to)[count], const float* from) {
 #if GANOPS_VECTOR_BYTES == 64
   static_assert(count <= kLanes<float>);
   const Vec<float> low = load(from), high = load(from + kLanes<float>);
-  unrolled<count>([&](auto i) __attribute__((always_inline)) { to[i] = shifted<decltype(i)::value>(low, high); });
+  to[0] = low;
+  unrolled<count - 1>([&](auto i) __attribute__((always_inline)) { to[i + 1] = shifted<i + 1>(low, high); });
 #else
   for (int i = 0; i < count; i++) to[i] = load_once(from + i);
 #endif

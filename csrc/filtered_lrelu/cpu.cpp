@@ -13,11 +13,10 @@
 #include "common/isa.h"
 #include "filtered_lrelu/phases.h"
 #include "filtered_lrelu/passes.h"
+#include "filtered_lrelu/fir.h"
 #include "filtered_lrelu/fused.h"
 
 namespace ganops::GANOPS_ISA {
-
-constexpr uint8_t kPositive = static_cast<uint8_t>(Code::positive), kClamped = static_cast<uint8_t>(Code::clamped);
 
 // Row y of the input as far as a tile needs it, zeros around the image and the bias added inside, to the tile's input
 // of each of `channels` channels. channel is the first one.
@@ -45,8 +44,12 @@ void read_row(const Plan<C>& plan, const Tile<C>& t, int64_t sample, int64_t cha
   } else {
     C* line = plan.in_rows.phases == 1 ? to : t.line;
     const T* from = x + ((sample * p.channels + channel) * p.height + y) * p.width + t.x.in_begin;
+    for (int64_t i = begin; i < end; i += 64 / sizeof(T)) __builtin_prefetch(from + kRowsAhead * p.width + i);
     std::fill_n(line, begin, C(0));
-    if constexpr (std::is_same_v<T, C>) {
+    if constexpr (std::is_same_v<T, float>) {
+      for (int64_t i = begin; i < end; i += kLanes<float>)
+        store(line + i, load_first(from + i, end - i) + bias[0]);  // what it writes beyond is written again
+    } else if constexpr (std::is_same_v<T, C>) {
       for (int64_t i = begin; i < end; i++) line[i] = from[i] + bias[0];
     } else {
       load_row(line + begin, from + begin, end - begin);
@@ -82,36 +85,24 @@ void write_output(const Plan<C>& plan, const Tile<C>& t, int64_t sample, int64_t
 template <class C>
 void read_codes(const Plan<C>& plan, const Tile<C>& t, int64_t plane) {
   const FilteredLreluParams& p = plan.params;
-  const int64_t row_bytes = ceil_div(p.codes_width, kCodesPerByte), count = t.x.groups * plan.rows.phases;
-  const int64_t left = t.x.middle_begin + p.codes_x;  // the column of the tile's first sample
-  const int64_t begin = std::clamp<int64_t>(left, 0, p.codes_width);
-  const int64_t end = std::clamp<int64_t>(left + count, 0, p.codes_width), byte = begin / kCodesPerByte;
-  uint8_t* const line = t.codes_line + kCodesPerByte;  // of the tile's first sample; the first byte may begin before it
+  const int64_t row_bytes = ceil_div(p.codes_width, kCodesPerByte), left = t.x.middle_begin + p.codes_x;
   for (int64_t row = 0; row < t.y.groups * plan.y.up; row++) {
     const int64_t y = t.y.middle_begin + row + p.codes_y;
-    uint8_t* to = t.codes + row * plan.rows.stride;
-    std::fill_n(line, count, kClamped);
-    if (y >= 0 && y < p.codes_height && begin < end) {
-      const uint8_t* from = p.read_codes + (plane * p.codes_height + y) * row_bytes + byte;
-      unpack_codes(line + byte * kCodesPerByte - left, from, ceil_div(end, kCodesPerByte) - byte);
-      if (end < left + count) std::fill(line + end - left, line + count, kClamped);
-    }
-    split_phases(to, plan.rows.phase_stride, line, plan.rows.phases, count);
+    const bool inside = y >= 0 && y < p.codes_height;
+    unpack_codes(t.codes + row * plan.rows.stride, plan.rows.phase_stride, plan.rows.phases, t.x.groups,
+                 p.read_codes + (inside ? plane * p.codes_height + y : 0) * row_bytes, left,
+                 inside ? p.codes_width : 0);
   }
 }
 
 template <class C>
 void write_codes(const Plan<C>& plan, const Tile<C>& t, int64_t plane) {
   const FilteredLreluParams& p = plan.params;
-  const int64_t row_bytes = ceil_div(p.codes_width, kCodesPerByte), count = t.x.codes_end - t.x.codes_begin;
-  for (int64_t y = t.y.codes_begin; y < t.y.codes_end; y++) {
-    const uint8_t* from = t.codes + (y - t.y.middle_begin) * plan.rows.stride;
-    join_phases(t.codes_line, from, plan.rows.phase_stride, plan.rows.phases, t.x.groups * plan.rows.phases);
-    uint8_t* line = t.codes_line + t.x.lead;
-    std::fill(line + count, line + round_up(count, kCodesPerByte), kPositive);
-    uint8_t* to = p.write_codes + (plane * p.codes_height + y) * row_bytes + t.x.codes_begin / kCodesPerByte;
-    pack_codes(to, line, ceil_div(count, kCodesPerByte));
-  }
+  const int64_t row_bytes = ceil_div(p.codes_width, kCodesPerByte);
+  for (int64_t y = t.y.codes_begin; y < t.y.codes_end; y++)
+    pack_codes(p.write_codes + (plane * p.codes_height + y) * row_bytes + t.x.codes_begin / kCodesPerByte,
+               t.codes + (y - t.y.middle_begin) * plan.rows.stride, plan.rows.phase_stride, plan.rows.phases, t.x.lead,
+               t.x.codes_end - t.x.codes_begin);
 }
 
 template <class T>

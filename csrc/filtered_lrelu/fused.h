@@ -2,10 +2,7 @@
 // common/isa.h.
 namespace ganops::GANOPS_ISA {
 
-typedef int32_t VecInt __attribute__((vector_size(GANOPS_VECTOR_BYTES)));
-typedef uint8_t VecByte __attribute__((vector_size(GANOPS_VECTOR_BYTES / sizeof(float))));
-
-// Leaky ReLU and clamp of a vector of samples, gain already applied.
+// Leaky ReLU and clamp of a vector of samples, gain already applied. The slope is 1 at most, and not 0.
 template <bool obey>
 struct Activation {
   explicit Activation(const FilteredLreluParams& p)
@@ -14,30 +11,13 @@ struct Activation {
 
   // codes: of these samples; null if none are kept.
   GANOPS_INLINE Vec<float> operator()(Vec<float> u, uint8_t* codes) const {
-    VecByte bytes;
-    if constexpr (obey) {
-      std::memcpy(&bytes, codes, sizeof(bytes));
-      const VecInt code = __builtin_convertvector(bytes, VecInt);
-      const Vec<float> v = code == static_cast<int>(Code::negative) ? u * slope : u;
-      return code == static_cast<int>(Code::clamped) ? Vec<float>{} : v;
-    } else {
-      const VecInt negative = reinterpret_cast<VecInt>(u) < 0;  // the sign bit: -1 where it is set
-      const Vec<float> v = negative ? u * slope : u;
-      const VecInt above = v >= bound, below = v <= -bound;
-      if (codes) {
-        bytes =
-            __builtin_convertvector((above | below) ? VecInt{} + static_cast<int>(Code::clamped) : -negative, VecByte);
-        std::memcpy(codes, &bytes, sizeof(bytes));
-      }
-      return above ? bound : below ? -bound : v;  // NaN stays NaN
-    }
+    if constexpr (obey) return obey_codes(u, slope, codes);
+    const Vec<float> v = greater(u * slope, u);
+    if (codes) save_codes(codes, u, magnitude(v), bound);
+    return greater(-bound, lesser(bound, v));  // NaN stays NaN
   }
   Vec<float> slope, bound;
 };
-
-constexpr int floor_div(int a, int b) {
-  return a / b - (a % b < 0);
-}
 
 // What a walk down one vector column reads and writes. A group is `up` rows of the upsampled image.
 struct Column {
@@ -53,21 +33,22 @@ struct Column {
 
 // Upsamples along y (with taps_x > 1 along x, too), activates, and downsamples along y, all in registers. `lead` is
 // the number of rows before the first one that is needed. down_taps = 0: does not downsample.
-template <int up, int down, int taps_y, int taps_x, int down_taps, int lead, bool obey>
+template <int up, int down, int taps_y, int taps_x, int down_taps, int lead, bool obey, bool symmetric>
 void walk(const Column& c, const Activation<obey>& activation) {
-  constexpr int kLive = down_taps ? down_taps / down : 1;  // output rows under way at a time
-  constexpr int kPeriod = down * kLive / std::gcd(up, down * kLive);
-  static_assert(down_taps % down == 0);
-  float up_coef[taps_y * taps_x * up], down_coef[down_taps + 1];  // copies, which no store can change
+  float up_coef[taps_y * taps_x * up];  // a copy, which no store can change
   std::copy_n(c.up_coef, taps_y * taps_x * up, up_coef);
-  std::copy_n(c.down_coef, down_taps, down_coef);
-
-  Vec<float> sum[kLive] = {};
+  Downsampling<down, down_taps, symmetric> downsampling(c.down_coef);
   const float* in = c.in;
   uint8_t* codes = c.codes;
   const int64_t codes_stride = codes ? c.stride : 0;
   // The first rows to be completed lie before the image; they fall into the margin.
   float* out = c.out + (down_taps ? floor_div(-lead - down_taps + down, down) * c.stride : 0);
+  const auto write = [&](Vec<float> v) __attribute__((always_inline)) {
+    store(out, v);
+    out += c.stride;
+  };
+  constexpr int kCycle = down_taps ? down_taps : 1;  // rows after which downsampling holds its rows where it did
+  constexpr int kPeriod = kCycle / std::gcd(up, kCycle);
   for (int64_t group = 0; group < c.groups;) {
     unrolled<kPeriod>([&](auto turn) __attribute__((always_inline)) {
       if (group++ >= c.groups) return;
@@ -76,11 +57,7 @@ void walk(const Column& c, const Activation<obey>& activation) {
         unrolled<taps_x>([&](auto j) __attribute__((always_inline)) {
           const Vec<float> x = load_once(in + i * c.in_stride + (taps_x > 1 ? c.offset[j] : 0));
           unrolled<up>([&](auto q) __attribute__((always_inline)) {
-            const float coef = up_coef[(i * taps_x + j) * up + q];
-            if constexpr (i + j == 0)
-              u[q] = coef * x;
-            else
-              u[q] += coef * x;
+            multiply_add<i + j == 0>(u[q], up_coef[(i * taps_x + j) * up + q], x);
           });
         });
       });
@@ -88,40 +65,24 @@ void walk(const Column& c, const Activation<obey>& activation) {
       unrolled<up>([&](auto q) __attribute__((always_inline)) {
         const Vec<float> v = activation(u[q], codes);
         codes += codes_stride;
-        if constexpr (down_taps == 0) {
-          store(out, v);
-          out += c.stride;
-        }
-        unrolled<down_taps>([&](auto k) __attribute__((always_inline)) {
-          constexpr int row = turn * up + q - lead - k;  // where the output row begins that takes v with tap k
-          if constexpr (floor_div(row, down) * down == row) {
-            constexpr int slot = (floor_div(row, down) % kLive + kLive) % kLive;
-            if constexpr (k == 0)
-              sum[slot] = down_coef[0] * v;
-            else
-              sum[slot] += down_coef[k] * v;
-            if constexpr (k == down_taps - 1) {
-              store(out, sum[slot]);
-              out += c.stride;
-            }
-          }
-        });
+        downsampling.template take<turn * up + q - lead>(v, write);
       });
     });
   }
 }
 
 // The walk for each lead; a greater lead than down is so many rows less of the output.
-template <int up, int down, int taps_y, int taps_x, int down_taps, bool obey, int... lead>
+template <int up, int down, int taps_y, int taps_x, int down_taps, bool obey, bool symmetric, int... lead>
 constexpr auto walks(std::integer_sequence<int, lead...>) {
   using Walk = void (*)(const Column&, const Activation<obey>&);
-  return std::array<Walk, sizeof...(lead)>{walk<up, down, taps_y, taps_x, down_taps, lead, obey>...};
+  return std::array<Walk, sizeof...(lead)>{walk<up, down, taps_y, taps_x, down_taps, lead, obey, symmetric>...};
 }
 
-template <int up, int down, int taps_y, int taps_x, int down_taps, bool obey>
+template <int up, int down, int taps_y, int taps_x, int down_taps, bool obey, bool symmetric>
 void columns_fused(const Plan<float>& plan, const Tile<float>& t) {
   constexpr int kLeads = down_taps ? down : 1;
-  constexpr auto kWalks = walks<up, down, taps_y, taps_x, down_taps, obey>(std::make_integer_sequence<int, kLeads>{});
+  constexpr auto kWalks =
+      walks<up, down, taps_y, taps_x, down_taps, obey, symmetric>(std::make_integer_sequence<int, kLeads>{});
   const Activation<obey> activation(plan.params);
   const bool has_codes = plan.params.read_codes || plan.params.write_codes;
   const Rows& rows = plan.rows;
@@ -147,8 +108,9 @@ void columns_fused(const Plan<float>& plan, const Tile<float>& t) {
 }
 
 // Upsamples a row; phases that take the same inputs share their loads.
-template <int up, int taps>
+template <int up, int down, int taps>
 void widen_fused(const Plan<float>& plan, const Tile<float>& t, const float* in, int64_t row) {
+  constexpr bool kAdjacent = up % down == 0;  // the input is in plain order
   const Rows& rows = plan.rows;
   for (int64_t first = 0; first < rows.phases; first += up) {
     float coef[taps * up];
@@ -159,15 +121,14 @@ void widen_fused(const Plan<float>& plan, const Tile<float>& t, const float* in,
     }
     float* out = t.widened + row * rows.stride + first * rows.phase_stride;
     for (int64_t i = 0; i < t.columns; i += kLanes<float>) {
-      Vec<float> u[up];
+      Vec<float> x[taps], u[up];
+      if constexpr (kAdjacent)
+        load_shifted(x, in + i);
+      else
+        unrolled<taps>([&](auto k) __attribute__((always_inline)) { x[k] = load_once(in + offset[k] + i); });
       unrolled<taps>([&](auto k) __attribute__((always_inline)) {
-        const Vec<float> x = load_once(in + offset[k] + i);
-        unrolled<up>([&](auto q) __attribute__((always_inline)) {
-          if constexpr (k == 0)
-            u[q] = coef[q] * x;
-          else
-            u[q] += coef[k * up + q] * x;
-        });
+        unrolled<up>([&](auto q)
+                         __attribute__((always_inline)) { multiply_add<k == 0>(u[q], coef[k * up + q], x[k]); });
       });
       unrolled<up>([&](auto q) __attribute__((always_inline)) { store(out + q * rows.phase_stride + i, u[q]); });
     }
@@ -175,7 +136,7 @@ void widen_fused(const Plan<float>& plan, const Tile<float>& t, const float* in,
 }
 
 // Downsamples rows with a separable filter. All outputs of a group (one for each out phase) share their loads.
-template <int up, int down, int taps, int lead>
+template <int up, int down, int taps, int lead, bool symmetric>
 void narrow_rows(const Plan<float>& plan, const Tile<float>& t) {
   constexpr int kGroup = std::lcm(up, down), kOutPhases = kGroup / down;
   constexpr int kShifts = (lead + (kOutPhases - 1) * down + taps - 1) / kGroup + 1;
@@ -186,64 +147,59 @@ void narrow_rows(const Plan<float>& plan, const Tile<float>& t) {
     const float* in = t.lowered + row * plan.rows.stride;
     float* out = t.output + row * t.output_stride;
     for (int64_t i = 0; i < n; i += kLanes<float>) {
-      Vec<float> sum[kOutPhases] = {};
+      Vec<float> sum[kOutPhases] = {}, v[kGroup][kShifts];
+      // Samples of phase q meet the taps that those of phase `mirror` meet in opposite order: both are loaded at once.
       unrolled<kGroup>([&](auto q) __attribute__((always_inline)) {
-        Vec<float> v[kShifts];
-        load_shifted(v, in + q * plan.rows.phase_stride + i);
+        constexpr int kMirror = ((taps - 1 + 2 * lead - q) % kGroup + kGroup) % kGroup;
+        if constexpr (q > kMirror) return;
+        load_shifted(v[q], in + q * plan.rows.phase_stride + i);
+        load_shifted(v[kMirror], in + kMirror * plan.rows.phase_stride + i);
         unrolled<kShifts>([&](auto j) __attribute__((always_inline)) {
           unrolled<kOutPhases>([&](auto s) __attribute__((always_inline)) {
-            constexpr int k = j * kGroup + q - lead - s * down;
-            if constexpr (k >= 0 && k < taps) sum[s] += coef[k] * v[j];
+            constexpr int first = lead + s * down, k = j * kGroup + q - first;
+            if constexpr (k >= 0 && k < taps) {
+              constexpr int other = first + taps - 1 - k;
+              const Vec<float> a = v[q][j], b = v[kMirror][other / kGroup];
+              if constexpr (symmetric) {
+                sum[s] += coef[k] * (a + b);
+              } else {
+                sum[s] += coef[k] * a;
+                sum[s] += coef[taps - 1 - k] * b;
+              }
+            }
           });
         });
       });
       const int64_t left = t.x.out_count - i * kOutPhases;
+      prefetch_row(out + kRowsAhead * t.output_stride + i * kOutPhases, kOutPhases * kLanes<float>);
       if constexpr (kOutPhases == 2) interleave(sum[0], sum[1]);
-      if (left >= kOutPhases * kLanes<float>) {
-        std::memcpy(out + i * kOutPhases, sum, sizeof(sum));
-      } else {
-        float last[kOutPhases * kLanes<float>];
-        std::memcpy(last, sum, sizeof(sum));
-        std::copy_n(last, left, out + i * kOutPhases);
-      }
+      unrolled<kOutPhases>([&](auto s) __attribute__((always_inline)) {
+        store_first(out + i * kOutPhases + s * kLanes<float>, sum[s], left - s * kLanes<float>);
+      });
     }
   }
 }
 
 // By the lead along x, which is less than up.
-template <int up, int down, int taps>
+template <int up, int down, int taps, bool symmetric>
 void narrow_fused(const Plan<float>& plan, const Tile<float>& t) {
   static_assert(up == 2 || up == 4);
   if constexpr (up == 4) {
-    if (t.x.lead == 3) return narrow_rows<up, down, taps, 3>(plan, t);
-    if (t.x.lead == 2) return narrow_rows<up, down, taps, 2>(plan, t);
+    if (t.x.lead == 3) return narrow_rows<up, down, taps, 3, symmetric>(plan, t);
+    if (t.x.lead == 2) return narrow_rows<up, down, taps, 2, symmetric>(plan, t);
   }
-  (t.x.lead == 1 ? narrow_rows<up, down, taps, 1> : narrow_rows<up, down, taps, 0>)(plan, t);
+  (t.x.lead == 1 ? narrow_rows<up, down, taps, 1, symmetric> : narrow_rows<up, down, taps, 0, symmetric>)(plan, t);
 }
 
-// A full downsampling filter, walking down `vectors` vector columns with all output rows under way in registers. Where
-// the filter's rows are symmetric, samples with the same coefficient are added first.
-template <int down, int taps, bool symmetric, int vectors>
-GANOPS_INLINE void walk_full(const float* in, int64_t in_stride, const int64_t* offset, const float* coef, float* out,
+// A full downsampling filter, walking down `vectors` vector columns with all output rows under way in registers.
+template <int phases, int first, int down, int taps, bool symmetric, int vectors>
+GANOPS_INLINE void walk_full(const float* in, int64_t in_stride, int64_t phase_stride, const float* coef, float* out,
                              int64_t out_stride, int64_t out_count) {
   constexpr int kLive = taps / down;
-  static_assert(taps % down == 0 && taps % 2 == 0);
   Vec<float> sum[kLive][vectors] = {};  // of output rows row, row + 1, ...
   for (int64_t row = 1 - kLive; row < out_count; row++) {
-    unrolled<down>([&](auto i) __attribute__((always_inline)) {
-      unrolled<symmetric ? taps / 2 : taps>([&](auto j) __attribute__((always_inline)) {
-        Vec<float> v[vectors];
-        unrolled<vectors>([&](auto n) __attribute__((always_inline)) {
-          v[n] = load_once(in + offset[j] + n * kLanes<float>);
-          if constexpr (symmetric) v[n] += load(in + offset[taps - 1 - j] + n * kLanes<float>);
-        });
-        unrolled<kLive>([&](auto live) __attribute__((always_inline)) {
-          const float c = coef[((kLive - 1 - live) * down + i) * taps + j];
-          unrolled<vectors>([&](auto n) __attribute__((always_inline)) { sum[live][n] += c * v[n]; });
-        });
-      });
-      in += in_stride;
-    });
+    add_rows<phases, first, down, taps, symmetric>(sum, in, in_stride, phase_stride, coef);
+    in += down * in_stride;
     if (row >= 0) {
       unrolled<vectors>([&](auto n) __attribute__((always_inline)) { store(out + n * kLanes<float>, sum[0][n]); });
       out += out_stride;
@@ -259,49 +215,75 @@ GANOPS_INLINE void walk_full(const float* in, int64_t in_stride, const int64_t* 
   }
 }
 
-template <int down, int taps, bool symmetric>
-void narrow_full(const Plan<float>& plan, const Tile<float>& t) {
+// All columns of one out phase, n outputs a row.
+template <int phases, int first, int down, int taps, bool symmetric>
+void columns_full(const Plan<float>& plan, const Tile<float>& t, const float* in, const float* coef, float* out,
+                  int64_t out_stride, int64_t n) {
   constexpr int kVectors = 2;
-  const int64_t phases = plan.x.out_phases(), n = ceil_div(t.x.out_count, phases);
-  const int64_t out_stride = phases * plan.out_phase_stride;
-  float coef[taps * taps];
-  std::copy_n(plan.down_coef.data(), taps * taps, coef);
-  for (int64_t s = 0; s < phases; s++) {
-    const int64_t* offset = plan.down_full.offset.data() + plan.down_full.begin[s];
-    for (int64_t i = 0; i < n; i += kVectors * kLanes<float>) {
-      const float* in = t.upsampled + t.y.lead * plan.rows.stride + i;
-      float* out = t.lowered + s * plan.out_phase_stride + i;
-      if (n - i > kLanes<float>)
-        walk_full<down, taps, symmetric, kVectors>(in, plan.rows.stride, offset, coef, out, out_stride, t.y.out_count);
-      else
-        walk_full<down, taps, symmetric, 1>(in, plan.rows.stride, offset, coef, out, out_stride, t.y.out_count);
-    }
+  const Rows& rows = plan.rows;
+  for (int64_t i = 0; i < n; i += kVectors * kLanes<float>) {
+    if (n - i > kLanes<float>)
+      walk_full<phases, first, down, taps, symmetric, kVectors>(in + i, rows.stride, rows.phase_stride, coef, out + i,
+                                                                out_stride, t.y.out_count);
+    else
+      walk_full<phases, first, down, taps, symmetric, 1>(in + i, rows.stride, rows.phase_stride, coef, out + i,
+                                                         out_stride, t.y.out_count);
   }
-  for (int64_t row = 0; row < t.y.out_count; row++)
-    join_phases(t.output + row * t.output_stride, t.lowered + row * out_stride, plan.out_phase_stride, phases,
-                t.x.out_count);
 }
 
-template <int down, int taps>
+template <int down, int taps, bool symmetric, int... first>
+constexpr auto columns_by_phase(std::integer_sequence<int, first...>) {
+  return std::array{columns_full<sizeof...(first), first, down, taps, symmetric>...};
+}
+
+template <int up, int down, int taps, bool symmetric>
 void narrow_full(const Plan<float>& plan, const Tile<float>& t) {
-  (plan.symmetric ? narrow_full<down, taps, true> : narrow_full<down, taps, false>)(plan, t);
+  constexpr int kPhases = std::lcm(up, down), kOutPhases = kPhases / down;
+  constexpr auto kColumns = columns_by_phase<down, taps, symmetric>(std::make_integer_sequence<int, kPhases>{});
+  const int64_t n = ceil_div(t.x.out_count, kOutPhases), out_stride = kOutPhases * plan.out_phase_stride;
+  float coef[taps * taps];
+  std::copy_n(plan.down_coef.data(), taps * taps, coef);
+  if constexpr (symmetric) fold<down, taps>(coef);
+  for (int64_t s = 0; s < kOutPhases; s++) {
+    const int64_t first = t.x.lead + s * down;
+    const float* in = t.upsampled + t.y.lead * plan.rows.stride + first / kPhases;
+    kColumns[first % kPhases](plan, t, in, coef, t.lowered + s * plan.out_phase_stride, out_stride, n);
+  }
+  for (int64_t row = 0; row < t.y.out_count; row++) {
+    prefetch_row(t.output + (row + kRowsAhead) * t.output_stride, t.x.out_count);
+    join_phases(t.output + row * t.output_stride, t.lowered + row * out_stride, plan.out_phase_stride, kOutPhases,
+                t.x.out_count);
+  }
 }
 
 // The filters of the StyleGAN3 networks: 6 taps per phase upsampling, as many output rows under way downsampling.
+template <int up, int down, bool full_up, bool full_down, bool obey, bool symmetric>
+constexpr Passes<float> fused_passes() {
+  constexpr int kTaps = 6, kDownTaps = kTaps * down;
+  Passes<float> passes{};
+  passes.widen = widen_fused<up, down, kTaps>;
+  passes.columns = columns_fused < up, down, kTaps, full_up ? kTaps : 1, full_down ? 0 : kDownTaps, obey,
+  full_down || symmetric > ;
+  if constexpr (full_down)
+    passes.narrow = narrow_full<up, down, kDownTaps, symmetric>;
+  else
+    passes.narrow = narrow_fused<up, down, kDownTaps, symmetric>;
+  passes.fused = true;
+  return passes;
+}
+
 template <int up, int down, bool full_up, bool full_down, bool obey>
 bool choose_fused(const FilteredLreluParams& p, Passes<float>& passes) {
   constexpr int kTaps = 6;
-  const bool match = p.up == up && p.down == down && obey == (p.read_codes != nullptr) && p.gain > 0 &&
-                     p.fu.separable != full_up && p.fu.width == kTaps * up && p.fu.height == kTaps * up &&
-                     p.fd.separable != full_down && p.fd.width == kTaps * down && p.fd.height == kTaps * down;
+  const bool match = p.up == up && p.down == down && obey == (p.read_codes != nullptr) && p.gain > 0 && p.slope <= 1 &&
+                     p.slope != 0 && p.fu.separable != full_up && p.fu.width == kTaps * up &&
+                     p.fu.height == kTaps * up && p.fd.separable != full_down && p.fd.width == kTaps * down &&
+                     p.fd.height == kTaps * down;
   if (!match) return false;
-  passes.widen = widen_fused<up, kTaps>;
-  passes.columns = columns_fused < up, down, kTaps, full_up ? kTaps : 1, full_down ? 0 : kTaps * down, obey > ;
-  if constexpr (full_down)
-    passes.narrow = narrow_full<down, kTaps * down>;
-  else
-    passes.narrow = narrow_fused<up, down, kTaps * down>;
-  passes.fused = true;
+  // A full filter's differences would turn infinite samples into NaN.
+  const bool symmetric = is_symmetric<float>(p.fd) && (!full_down || p.clamp >= 0);
+  passes = symmetric ? fused_passes<up, down, full_up, full_down, obey, true>()
+                     : fused_passes<up, down, full_up, full_down, obey, false>();
   return true;
 }
 

@@ -2,6 +2,14 @@
 // common/isa.h.
 namespace ganops::GANOPS_ISA {
 
+constexpr int64_t kRowsAhead = 3;  // rows that are asked for before they are needed
+
+// Starts to fetch a row, to be written. It may lie outside the tensor.
+template <class C>
+GANOPS_INLINE void prefetch_row(const C* row, int64_t n) {
+  for (int64_t i = 0; i < n; i += 64 / sizeof(C)) __builtin_prefetch(row + i, 1);
+}
+
 template <class C>
 struct Tile {
   Tile(const Plan<C>& plan, C* scratch, int64_t tile_x, int64_t tile_y)
@@ -15,8 +23,7 @@ struct Tile {
         line(scratch + plan.line),
         output(scratch + plan.output),
         output_stride(plan.tile_width),
-        codes(reinterpret_cast<uint8_t*>(scratch + plan.codes)),
-        codes_line(reinterpret_cast<uint8_t*>(scratch + plan.codes_line)) {}
+        codes(reinterpret_cast<uint8_t*>(scratch + plan.codes)) {}
 
   Span x, y;
   int64_t columns;  // of each phase, to the next whole vector
@@ -28,7 +35,6 @@ struct Tile {
   C* output;        // of one channel
   int64_t output_stride;
   uint8_t* codes;  // of the upsampled samples, laid out like them
-  uint8_t* codes_line;
 };
 
 // A row of input -> a row of widened; widened, or input where fu is full -> lowered, or upsampled where fd is full;
@@ -131,6 +137,7 @@ void narrow(const Plan<C>& plan, const Tile<C>& t) {
       else
         correlate<taps>(to, n, t.upsampled + (t.y.lead + row * p.down) * plan.rows.stride, plan.down_full, s);
     }
+    prefetch_row(t.output + (row + kRowsAhead) * t.output_stride, t.x.out_count);
     join_phases(t.output + row * t.output_stride, t.line, plan.out_phase_stride, phases, t.x.out_count);
   }
 }

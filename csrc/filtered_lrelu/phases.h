@@ -33,22 +33,95 @@ void join_phases(E* to, const E* from, int64_t stride, int64_t phases, int64_t n
   (phases == 2 ? join_fixed<2, E> : phases == 4 ? join_fixed<4, E> : join_fixed<0, E>)(to, from, stride, phases, n);
 }
 
-inline void pack_codes(uint8_t* __restrict to, const uint8_t* __restrict from, int64_t bytes) {
-  for (int64_t i = 0; i < bytes; i++) {
-    const uint8_t* four = from + i * kCodesPerByte;
-    to[i] = four[0] | four[1] << kCodeBits | four[2] << 2 * kCodeBits | four[3] << 3 * kCodeBits;
-  }
+constexpr uint8_t kPositive = static_cast<uint8_t>(Code::positive), kClamped = static_cast<uint8_t>(Code::clamped);
+constexpr int kCodeMask = (1 << kCodeBits) - 1;
+
+// `count` codes of a row, from sample `lead` of rows kept phase by phase to bytes of four; kPositive fills the last
+// one. Whole bytes are made of codes equally far apart in their phases.
+template <int phases>
+void pack_fixed(uint8_t* __restrict to, const uint8_t* __restrict from, int64_t stride, int64_t lead, int64_t count) {
+  constexpr int64_t kStep = kCodesPerByte / phases;  // codes of a phase in a byte
+  const auto of_byte = [&](int64_t k) { return from + (lead + k) % phases * stride + (lead + k) / phases; };
+  const uint8_t *c0 = of_byte(0), *c1 = of_byte(1), *c2 = of_byte(2), *c3 = of_byte(3);
+  const int64_t bytes = ceil_div(count, kCodesPerByte), last = count % kCodesPerByte;
+  for (int64_t i = 0; i < bytes; i++)
+    to[i] =
+        c0[i * kStep] | c1[i * kStep] << kCodeBits | c2[i * kStep] << 2 * kCodeBits | c3[i * kStep] << 3 * kCodeBits;
+  if (last) to[bytes - 1] &= (1 << last * kCodeBits) - 1;
 }
 
-inline void unpack_codes(uint8_t* to, const uint8_t* from, int64_t bytes) {
-  constexpr int64_t kChunk = 64;
-  uint8_t codes[kCodesPerByte][kChunk];  // of the first sample of each byte, of the second, ...
-  for (int64_t i = 0; i < bytes; i += kChunk) {
-    const int64_t n = std::min(kChunk, bytes - i);
-    for (int k = 0; k < kCodesPerByte; k++)
-      for (int64_t j = 0; j < n; j++) codes[k][j] = from[i + j] >> k * kCodeBits & ((1 << kCodeBits) - 1);
-    join_phases(to + i * kCodesPerByte, codes[0], kChunk, kCodesPerByte, n * kCodesPerByte);
-  }
+inline void pack_codes(uint8_t* to, const uint8_t* from, int64_t stride, int64_t phases, int64_t lead, int64_t count) {
+  if (phases == 4) return pack_fixed<4>(to, from, stride, lead, count);
+  if (phases == 2) return pack_fixed<2>(to, from, stride, lead, count);
+  std::fill_n(to, ceil_div(count, kCodesPerByte), 0);
+  for (int64_t i = 0; i < count; i++)
+    to[i / kCodesPerByte] |= from[(lead + i) % phases * stride + (lead + i) / phases] << i % kCodesPerByte * kCodeBits;
 }
+
+// And back: n codes of one phase, of every `phases`-th column of `width` from `column` on; beyond them all is clamped.
+// Equal places in bytes make runs of equally distant codes.
+template <int fixed>
+void unpack_fixed(uint8_t* __restrict to, int64_t n, const uint8_t* __restrict from, int64_t column, int64_t phases,
+                  int64_t width) {
+  const int64_t begin = std::clamp<int64_t>(ceil_div(-column, phases), 0, n);
+  const int64_t end = std::clamp<int64_t>(ceil_div(width - column, phases), begin, n);
+  const auto byte = [&](int64_t i) { return (column + i * phases) / kCodesPerByte; };
+  const auto shift = [&](int64_t i) { return (column + i * phases) % kCodesPerByte * kCodeBits; };
+  int64_t i = begin;
+  if constexpr (fixed == 2 || fixed == 4) {
+    constexpr int64_t kStep = kCodesPerByte / fixed;  // codes of the phase in a byte
+    const uint8_t *first = from + byte(begin), *second = from + byte(begin + 1);
+    const int64_t first_shift = shift(begin), second_shift = shift(begin + 1);
+    for (int64_t k = 0; k < (end - begin) / kStep; k++, i += kStep) {
+      to[begin + k * kStep] = first[k] >> first_shift & kCodeMask;
+      if (kStep == 2) to[begin + k * kStep + 1] = second[k] >> second_shift & kCodeMask;
+    }
+  }
+  for (; i < end; i++) to[i] = from[byte(i)] >> shift(i) & kCodeMask;
+  std::fill_n(to, begin, kClamped);
+  std::fill(to + end, to + n, kClamped);
+}
+
+inline void unpack_codes(uint8_t* to, int64_t stride, int64_t phases, int64_t n, const uint8_t* from, int64_t column,
+                         int64_t width) {
+  const auto unpack = phases == 2 ? unpack_fixed<2> : phases == 4 ? unpack_fixed<4> : unpack_fixed<0>;
+  for (int64_t q = 0; q < phases; q++) unpack(to + q * stride, n, from, column + q, phases, width);
+}
+
+// Of a vector of samples: what their codes make of them, and codes by signs and by which are beyond the bound.
+#if GANOPS_VECTOR_BYTES == 64
+GANOPS_INLINE Vec<float> obey_codes(Vec<float> u, Vec<float> slope, const uint8_t* codes) {
+  const __m128i code = _mm_loadu_si128(reinterpret_cast<const __m128i*>(codes));
+  const __mmask16 negative = _mm_cmpeq_epi8_mask(code, _mm_set1_epi8(static_cast<char>(Code::negative)));
+  const __mmask16 kept = _mm_cmpneq_epi8_mask(code, _mm_set1_epi8(static_cast<char>(Code::clamped)));
+  const __m512 x = reinterpret_cast<__m512>(u);
+  const __m512 v = _mm512_mask_mul_ps(x, negative, x, reinterpret_cast<__m512>(slope));
+  return reinterpret_cast<Vec<float>>(_mm512_maskz_mov_ps(kept, v));
+}
+GANOPS_INLINE void save_codes(uint8_t* codes, Vec<float> u, Vec<float> size, Vec<float> bound) {
+  const __mmask16 negative = _mm512_movepi32_mask(reinterpret_cast<__m512i>(u));
+  const __mmask16 clamped =
+      _mm512_cmp_ps_mask(reinterpret_cast<__m512>(size), reinterpret_cast<__m512>(bound), _CMP_GE_OQ);
+  const __m128i signs = _mm_maskz_set1_epi8(negative, static_cast<char>(Code::negative));
+  _mm_storeu_si128(reinterpret_cast<__m128i*>(codes),
+                   _mm_mask_set1_epi8(signs, clamped, static_cast<char>(Code::clamped)));
+}
+#else
+typedef uint8_t VecByte __attribute__((vector_size(GANOPS_VECTOR_BYTES / sizeof(float))));
+
+GANOPS_INLINE Vec<float> obey_codes(Vec<float> u, Vec<float> slope, const uint8_t* codes) {
+  VecByte bytes;
+  std::memcpy(&bytes, codes, sizeof(bytes));
+  const VecInt code = __builtin_convertvector(bytes, VecInt);
+  const Vec<float> v = code == static_cast<int>(Code::negative) ? u * slope : u;
+  return code == static_cast<int>(Code::clamped) ? Vec<float>{} : v;
+}
+GANOPS_INLINE void save_codes(uint8_t* codes, Vec<float> u, Vec<float> size, Vec<float> bound) {
+  const VecInt negative = reinterpret_cast<VecInt>(u) < 0, clamped = size >= bound;  // -1 where it is so
+  const VecByte bytes =
+      __builtin_convertvector(clamped ? VecInt{} + static_cast<int>(Code::clamped) : -negative, VecByte);
+  std::memcpy(codes, &bytes, sizeof(bytes));
+}
+#endif
 
 }  // namespace ganops::GANOPS_ISA

@@ -134,6 +134,19 @@ std::vector<C> correlation(const FirFilter& f, bool flipped, double scale) {
   return coef;
 }
 
+// Whether it reads the same backwards, along each axis.
+template <class C>
+bool is_symmetric(const FirFilter& f) {
+  const C* coef = static_cast<const C*>(f.data);
+  const int64_t width = f.width, height = f.separable ? 1 : f.height;
+  for (int64_t i = 0; coef && i < height; i++)
+    for (int64_t j = 0; j < width; j++) {
+      const C value = coef[i * width + j];
+      if (value != coef[i * width + width - 1 - j] || value != coef[(height - 1 - i) * width + j]) return false;
+    }
+  return true;
+}
+
 // Which kernels were chosen, as far as the buffers depend on it.
 struct KernelTraits {
   int64_t lanes;       // of a vector
@@ -154,14 +167,13 @@ struct Plan {
   TapTable<C> up_x, up_y, down_x, down_y;             // of separable filters
   TapTable<C> up_full, down_full;                     // of full ones, x phases fastest
   std::vector<C> down_coef;
-  bool symmetric;  // whether every row of fd reads the same backwards
 
   // Scratch memory: strides, and offsets of the buffers, in elements.
   Rows in_rows, rows;  // of the input, and of all that has the upsampled image's width
   int64_t in_stride;   // from one channel's input to the next one's
   int64_t out_phase_stride, out_stride;
   int64_t margin;  // rows before and after the lowered image that a fused pass may write
-  int64_t input, widened, upsampled, lowered, line, output, codes, codes_line, scratch;
+  int64_t input, widened, upsampled, lowered, line, output, codes, scratch;
 
   int64_t channel_blocks() const { return ceil_div(params.channels, block); }
   int64_t items() const { return params.batch * channel_blocks() * tiles_y * tiles_x; }
@@ -203,9 +215,6 @@ Plan<C>::Plan(const FilteredLreluParams& p, const KernelTraits& traits, int64_t 
     up_full = tap_table(correlation<C>(p.fu, p.flip_filter, up_gain), p.fu.width, up_phases(y), up_phases(x), in_rows);
   }
   down_coef = correlation<C>(p.fd, p.flip_filter, 1);
-  symmetric = true;
-  for (size_t i = 0; i < down_coef.size(); i++)
-    symmetric = symmetric && down_coef[i] == down_coef[i / p.fd.width * p.fd.width + p.fd.width - 1 - i % p.fd.width];
   const Phases down_rows = down_phases(y, 0, 1);
   const Phases down_columns = down_phases(x, span_of(x, 0, tile_width).lead, x.out_phases());
   if (p.fd.separable) {
@@ -236,16 +245,21 @@ void Plan<C>::cut(int64_t width, int64_t height) {
 
   const int64_t rows_up = sy.groups * y.up;
   const bool fused_down = kernels.fused && params.fd.separable;
-  input = 0;
-  widened = input + block * in_stride + kSlack;
-  upsampled = widened + (params.fu.separable ? sy.in_count * rows.stride + kSlack : 0);
-  lowered = upsampled + (fused_down ? 0 : rows_up * rows.stride + kSlack);
-  line = lowered + (height + 2 * margin) * (params.fd.separable ? rows.stride : x.out_phases() * out_phase_stride) +
-         kSlack;
-  output = line + std::max({x.out_phases() * out_phase_stride, sx.in_count, block}) + kSlack;
-  codes = output + block * out_stride + kSlack;
-  codes_line = codes + ceil_div(rows_up * rows.stride, sizeof(C)) + kSlack;
-  scratch = codes_line + ceil_div(rows.stride, sizeof(C)) + kSlack;
+  // Buffers follow each other, and each starts a vector.
+  int64_t end = 0;
+  const auto place = [&](int64_t size) {
+    const int64_t begin = end;
+    end = round_up(begin + size + kSlack, kernels.lanes);
+    return begin;
+  };
+  input = place(block * in_stride);
+  widened = place(params.fu.separable ? sy.in_count * rows.stride : 0);
+  upsampled = place(fused_down ? 0 : rows_up * rows.stride);
+  lowered = place((height + 2 * margin) * (params.fd.separable ? rows.stride : x.out_phases() * out_phase_stride));
+  line = place(std::max({x.out_phases() * out_phase_stride, sx.in_count, block}));
+  output = place(block * out_stride);
+  codes = place(ceil_div(rows_up * rows.stride, sizeof(C)));
+  scratch = end;
 }
 
 // Of all tiles, in samples of the upsampled image; the threads wait for the one that has most of them.

@@ -54,7 +54,7 @@ class _ScaledConvolution(torch.autograd.Function):
     def forward(x: Tensor, weight: Tensor, scale: Tensor | None, geometry: Geometry, scales_output: bool) -> Tensor:
         if scale is None:
             return convolution(x, weight, geometry)
-        if _is_lone(x, weight):
+        if is_lone(x, weight):
             return convolution(x, weight * _along_weight(scale, scales_output != geometry.transposed), geometry)
         if scales_output:
             return scaled(convolution(x, weight, geometry), scale)
@@ -80,7 +80,7 @@ class _ScaledConvolution(torch.autograd.Function):
                 channel_dot(scaled_convolution(x, weight, None, geometry), dy).to(scale.dtype) if needs_scale else None
             )
             dweight = weight_gradient(dy, x, weight, geometry, dy_scale=scale) if needs_weight else None
-        elif needs_weight and scale is not None and _is_lone(x, weight):
+        elif needs_weight and scale is not None and is_lone(x, weight):
             of_scaled = weight_gradient(dy, x, weight, geometry)
             dweight = of_scaled * _along_weight(scale, geometry.transposed)
             dscale = (of_scaled * weight).sum((1, 2, 3) if geometry.transposed else (0, 2, 3))[None]
@@ -94,7 +94,7 @@ class _ScaledConvolution(torch.autograd.Function):
         return dx, dweight, dscale, None, None
 
 
-def _is_lone(x: Tensor, weight: Tensor) -> bool:
+def is_lone(x: Tensor, weight: Tensor) -> bool:
     """Whether to scale the weight: those of one sample, if they are fewer than its pixels."""
     return x.shape[0] == 1 and weight.numel() < x.numel()
 

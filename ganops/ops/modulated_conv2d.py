@@ -15,7 +15,7 @@ from .._weight_gradients import skippable
 from ..reference import modulated_conv2d as reference
 from ..reference.bias_act import compute_dtype, keeps
 from . import _phases
-from ._convolution import Geometry, channel_dot, needs_graph, scaled_convolution
+from ._convolution import Geometry, channel_dot, is_lone, needs_graph, scaled_convolution
 from ._library import Operator, register
 from .bias_act import for_dtype, parse_activation, slope, sum_to_bias
 from .scaled_conv2d import resampled_scaled_conv2d
@@ -175,6 +175,8 @@ def _modulated_conv2d(
         return scaled_convolution(x, weight, styles, geometry)
 
     graph = needs_graph(x, weight, styles, noise, bias)
+    if not graph and scale is not None and is_lone(x, weight):
+        weight, scale = weight * scale.reshape(-1, 1, 1, 1), None
     resampling = (up, down, padding, f, flip_weight)
     return convolve_and_finish(convolve, x, weight, graph, resampling, scale, noise, bias, activation).to(x.dtype)
 

@@ -1,0 +1,158 @@
+// Downsampling FIR filters of known sizes, on vectors in registers. Included once per instruction set: see
+// common/isa.h.
+namespace ganops::GANOPS_ISA {
+
+constexpr int floor_div(int a, int b) {
+  return a / b - (a % b < 0);
+}
+
+template <bool first, class C>
+GANOPS_INLINE void multiply_add(Vec<float>& sum, C coef, Vec<float> x) {
+  if constexpr (first)
+    sum = coef * x;
+  else
+    sum += coef * x;
+}
+
+// Along y: rows come one by one, and every `down`-th one completes an output row. With a symmetric filter, an output
+// row waits for all of its rows, so that rows with the same coefficient are added first; else rows are added to all
+// output rows under way.
+template <int down, int taps, bool symmetric>
+class Downsampling {
+ public:
+  explicit Downsampling(const float* coef) : coef(coef) {
+    unrolled<kRows>([&](auto i) __attribute__((always_inline)) { rows[i] = Vec<float>{}; });
+  }
+
+  // Row `row`, counted from the first one of output row 0. Calls write(v) for the output row that it completes.
+  template <int row, class F>
+  GANOPS_INLINE void take(Vec<float> v, const F& write) {
+    if constexpr (symmetric) {
+      rows[at(row)] = v;
+      if constexpr (floor_div(row + 1, down) * down == row + 1) {
+        Vec<float> sum;
+        unrolled<taps / 2>([&](auto from_middle) __attribute__((always_inline)) {
+          constexpr int k = taps / 2 - 1 - from_middle;  // the newest row last: it has just been made
+          multiply_add<from_middle == 0>(sum, coef[k], rows[at(row + 1 + k)] + rows[at(row - k)]);
+        });
+        write(sum);
+      }
+    } else {
+      unrolled<taps>([&](auto k) __attribute__((always_inline)) {
+        constexpr int first = row - k;  // of the output row that takes v with tap k
+        if constexpr (floor_div(first, down) * down == first) {
+          Vec<float>& sum = rows[at(floor_div(first, down))];
+          multiply_add<k == 0>(sum, coef[k], v);
+          if constexpr (k == taps - 1) write(sum);
+        }
+      });
+    }
+  }
+
+ private:
+  static_assert(taps % down == 0 && taps % 2 == 0);
+  static constexpr int kRows = symmetric ? taps : taps / down;
+  static constexpr int at(int i) { return i - floor_div(i, kRows) * kRows; }
+
+  const float* coef;  // [taps], left in memory, so that rows have the registers
+  Vec<float> rows[kRows];
+};
+template <int down, bool symmetric>
+class Downsampling<down, 0, symmetric> {
+ public:
+  explicit Downsampling(const float*) {}
+  template <int row, class F>
+  GANOPS_INLINE void take(Vec<float> v, const F& write) const {
+    write(v);
+  }
+};
+
+// Of each two rows of a full filter that are as far from the middle of `down` rows, half their sum and half their
+// difference: see add_rows.
+template <int down, int taps>
+void fold(float* coef) {
+  for (int i = 0; i < taps; i++)
+    for (int j = 0; i % down < down / 2 && j < taps; j++) {
+      float &a = coef[i * taps + j], &b = coef[(i + down - 1 - i % down * 2) * taps + j];
+      const float sum = (a + b) / 2;
+      b = (a - b) / 2;
+      a = sum;
+    }
+}
+
+// With a full filter: adds what `down` rows of samples, kept in `phases` phases, give to all output rows under way, of
+// which the first has most of its rows. The first column that an output needs is in phase `first`. coef: [taps][taps].
+//
+// If the filter is symmetric, samples with the same coefficient are added first along x. Along y, an output row meets
+// the rows' coefficients in opposite order to the one as far from the other end of those under way. Of these two, half
+// the sum takes only sums of rows, half the difference only differences: half of the products. coef is folded then.
+template <int phases, int first, int down, int taps, bool symmetric, int vectors>
+GANOPS_INLINE void add_rows(Vec<float> (&sum)[taps / down][vectors], const float* in, int64_t in_stride,
+                            int64_t phase_stride, const float* coef) {
+  constexpr int kLive = taps / down, kTurns = taps / phases;  // taps of a phase
+  constexpr int kShifts = (phases + taps - 2) / phases + 1;
+  static_assert(taps % down == 0 && down % 2 == 0 && kLive % 2 == 0 && taps % phases == 0);
+  asm("" : "+r"(coef));  // so that no coefficient occupies a register, or vectors of the stack, for the whole walk
+  const auto tap = [&](int live, int i, int j) __attribute__((always_inline)) {
+    return broadcast_once(coef + ((kLive - 1 - live) * down + i) * taps + j);
+  };
+  if constexpr (symmetric) {
+    Vec<float> even[kLive / 2][vectors], odd[kLive / 2][vectors];
+    unrolled<phases>([&](auto q) __attribute__((always_inline)) {
+      // Samples of phase q meet the taps that those of phase `mirror` meet in opposite order.
+      constexpr int mirror = (taps - 1 + 2 * first - q + phases) % phases;
+      if constexpr (q > mirror) return;
+      const auto shift_of = [](int j) { return (first + j) / phases; };
+      constexpr int column = (q - first + phases) % phases;  // the first one of phase q
+      const auto add_columns = [&](int i, Vec<float>(&to)[kTurns][vectors]) __attribute__((always_inline)) {
+        unrolled<vectors>([&](auto n) __attribute__((always_inline)) {
+          Vec<float> a[kShifts], b[kShifts];
+          load_shifted(a, in + i * in_stride + q * phase_stride + n * kLanes<float>);
+          load_shifted(b, in + i * in_stride + mirror * phase_stride + n * kLanes<float>);
+          unrolled<kTurns>([&](auto turn) __attribute__((always_inline)) {
+            const int j = column + turn * phases;
+            to[turn][n] = a[shift_of(j)] + b[shift_of(taps - 1 - j)];
+          });
+        });
+      };
+      unrolled<down / 2>([&](auto i) __attribute__((always_inline)) {
+        constexpr int opposite = down - 1 - i;
+        Vec<float> upper[kTurns][vectors], lower[kTurns][vectors];
+        add_columns(i, upper);
+        add_columns(opposite, lower);
+        unrolled<kTurns>([&](auto turn) __attribute__((always_inline)) {
+          constexpr int j = column + turn * phases;
+          constexpr bool is_first = q + i + turn == 0;
+          unrolled<kLive / 2>([&](auto live) __attribute__((always_inline)) {
+            const Vec<float> half_sum = tap(live, i, j), half_difference = tap(live, opposite, j);
+            unrolled<vectors>([&](auto n) __attribute__((always_inline)) {
+              multiply_add<is_first>(even[live][n], half_sum, upper[turn][n] + lower[turn][n]);
+              multiply_add<is_first>(odd[live][n], half_difference, upper[turn][n] - lower[turn][n]);
+            });
+          });
+        });
+      });
+    });
+    unrolled<kLive / 2>([&](auto live) __attribute__((always_inline)) {
+      unrolled<vectors>([&](auto n) __attribute__((always_inline)) {
+        sum[live][n] += even[live][n] + odd[live][n];
+        sum[kLive - 1 - live][n] += even[live][n] - odd[live][n];
+      });
+    });
+  } else {
+    unrolled<down>([&](auto i) __attribute__((always_inline)) {
+      unrolled<taps>([&](auto j) __attribute__((always_inline)) {
+        const float* from = in + i * in_stride + (first + j) % phases * phase_stride + (first + j) / phases;
+        Vec<float> v[vectors];
+        unrolled<vectors>([&](auto n) __attribute__((always_inline)) { v[n] = load_once(from + n * kLanes<float>); });
+        unrolled<kLive>([&](auto live) __attribute__((always_inline)) {
+          const Vec<float> coefficient = tap(live, i, j);
+          unrolled<vectors>(
+              [&](auto n) __attribute__((always_inline)) { multiply_add<false>(sum[live][n], coefficient, v[n]); });
+        });
+      });
+    });
+  }
+}
+
+}  // namespace ganops::GANOPS_ISA

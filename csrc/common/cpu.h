@@ -23,6 +23,9 @@ enum class CpuIsa { baseline, x86_64_v3, x86_64_v4 };
 // The best instruction set of this machine, or the lesser one that the environment's GANOPS_CPU_ISA names.
 CpuIsa cpu_isa();
 
+// Whether there is AVX512-BF16, and the environment does not say GANOPS_BFLOAT16=0 or a lesser GANOPS_CPU_ISA.
+bool multiplies_bfloat16();
+
 // Runs f(begin, end) over [0, n) on torch's threads; each call gets at least `grain` items.
 template <class F>
 void parallel_for(int64_t n, int64_t grain, const F& f) {

@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ pytestmark = pytest.mark.skipif(ganops.backends()["cpu"] != "available", reason=
 convolve = bfloat16_conv2d.bfloat16_conv2d
 # RMS of a result's error over that of the result: a few roundings of factors and results to 8 bits.
 ROUNDINGS = 2**-7
-SIZES = [(1, 3, 3), (2, 4, 9), (5, 21, 66), (1, 6, 131), (1, 70, 80), (1, 1, 700)]
+SIZES = [(1, 3, 3), (5, 9, 26), (1, 6, 131), (1, 70, 80), (1, 1, 700)]
 
 
 def normal(*shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
@@ -94,12 +95,17 @@ def test_not_a_number_stays_so() -> None:
 
 @pytest.mark.parametrize(
     "environment",
-    [{"GANOPS_CPU_ISA": "baseline"}, {"GANOPS_CPU_ISA": "x86-64-v3"}, {"GANOPS_BFLOAT16": "0"}],
+    [
+        {"GANOPS_CPU_ISA": "baseline"},
+        {"GANOPS_CPU_ISA": "x86-64-v3"},
+        {"GANOPS_BFLOAT16": "0"},
+        {"GANOPS_AMX": "emulate"},
+    ],
     ids=lambda environment: "-".join(environment.values()),
 )
 def test_other_instructions(environment: dict[str, str]) -> None:
     tests = f"{Path(__file__)}::{test_every_size.__name__}"
-    command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", tests]
+    command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", "-k", "51", tests]
     done = subprocess.run(command, env={**os.environ, **environment}, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout
 
@@ -111,14 +117,18 @@ def python(code: str, **environment: str) -> str:
 
 def test_the_environment_prevents_it() -> None:
     code = "from ganops.ops.bfloat16_conv2d import instructions; print(instructions())"
-    assert python(code, GANOPS_BFLOAT16="0").strip() == "none"
+    assert python(code, GANOPS_BFLOAT16="0", GANOPS_AMX="emulate").strip() == "none"
     assert python(code, GANOPS_CPU_ISA="x86-64-v3").strip() == "none"
-    assert python(code, GANOPS_BFLOAT16="1").strip() == bfloat16_conv2d.instructions()
+    assert python(code, GANOPS_AMX="emulate").strip() == "AMX, emulated"
+    assert python(code, GANOPS_AMX="0").strip() == bfloat16_conv2d.instructions().replace("AMX", "AVX512-BF16")
+
+
+Calls = list[torch.dtype]
 
 
 @pytest.fixture
-def calls(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
-    """Those of the convolution, with instructions that it would serve with."""
+def calls(monkeypatch: pytest.MonkeyPatch) -> Calls:
+    """The dtypes of x where the convolution was called, on a processor with AVX512-BF16."""
     calls = []
 
     def counted(x: Tensor, *args: Any) -> Tensor:
@@ -127,6 +137,12 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
 
     monkeypatch.setattr(bfloat16_conv2d, "instructions", lambda: "AVX512-BF16")
     monkeypatch.setattr(_convolution.bfloat16, "bfloat16_conv2d", counted)
+    return calls
+
+
+@pytest.fixture
+def calls_with_amx(calls: Calls, monkeypatch: pytest.MonkeyPatch) -> Calls:
+    monkeypatch.setattr(bfloat16_conv2d, "instructions", lambda: "AMX")
     return calls
 
 
@@ -140,7 +156,7 @@ def gradients(x: Tensor, weight: Tensor, styles: Tensor, padding: int) -> list[T
 
 @pytest.mark.parametrize("batch", [1, 2])
 @pytest.mark.parametrize("taps", [1, 2])
-def test_gradients(batch: int, taps: int, calls: list[Any]) -> None:
+def test_gradients(batch: int, taps: int, calls: Calls) -> None:
     inputs = normal(batch, 24, 70, 66), normal(20, 24, taps, taps), normal(batch, 24)
     inputs = tuple(t.to(torch.bfloat16) for t in inputs)
     actual = gradients(*inputs, taps // 2)
@@ -167,7 +183,7 @@ def modulated(x: Tensor, outputs: int, taps: int, **options: Any) -> Tensor:
     ids=str,
 )
 def test_where_it_serves(
-    size: tuple[int, ...], outputs: int, taps: int, options: dict[str, Any], count: int, calls: list[Any]
+    size: tuple[int, ...], outputs: int, taps: int, options: dict[str, Any], count: int, calls: Calls
 ) -> None:
     x, options = normal(*size, dtype=torch.bfloat16), dict(options)
     if "resample_filter" in options:
@@ -184,6 +200,38 @@ def test_where_it_serves(
             modulated(x, outputs, taps, **options)
     modulated(x.requires_grad_(), outputs, taps, **options)
     assert not calls
+
+
+def test_where_it_serves_with_amx(calls_with_amx: Calls) -> None:
+    x = normal(2, 80, 9, 9, dtype=torch.bfloat16)
+    with torch.no_grad():
+        for taps in (1, 3):
+            modulated(x, 70, taps)
+    assert calls_with_amx == 2 * [torch.bfloat16]
+    modulated(x.requires_grad_(), 70, 3)
+    assert len(calls_with_amx) == 2
+
+
+@pytest.fixture(params=["high", "highest"])
+def precision(request: pytest.FixtureRequest) -> Iterator[str]:
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision(request.param)
+    yield request.param
+    torch.set_float32_matmul_precision(before)
+
+
+@pytest.mark.parametrize("batch", [1, 2])
+def test_three_products_of_float32(batch: int, precision: str, calls_with_amx: Calls) -> None:
+    """Where the precision allows it, but not where Winograd's convolution serves, nor for one tap."""
+    inputs = normal(batch, 24, 40, 33), normal(20, 24, 3, 3), normal(batch, 24)
+    actual = gradients(*inputs, 1)
+    assert set(calls_with_amx) == ({torch.float32} if precision == "high" else set())
+    for a, b in zip(actual, gradients(*(t.double() for t in inputs), 1), strict=True):
+        assert rms_error(a, b) <= 3e-5
+    calls_with_amx.clear()
+    scaled_convolution(normal(1, 64, 40, 40), normal(64, 64, 3, 3), None, Geometry())
+    scaled_convolution(normal(1, 64, 40, 40), normal(64, 64, 1, 1), None, Geometry())
+    assert not calls_with_amx
 
 
 X, WEIGHT, SCALE = normal(2, 3, 5, 5), normal(4, 3, 2, 3), normal(2, 3)

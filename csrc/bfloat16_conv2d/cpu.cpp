@@ -1,6 +1,7 @@
 #include "common/cpu.h"
 
 #include "bfloat16_conv2d/params.h"
+#include "common/tiles.h"
 #define GANOPS_KERNEL_FILE "bfloat16_conv2d/cpu.cpp"
 #define GANOPS_KERNEL_HAS_BFLOAT16
 #include "common/isa.h"
@@ -80,28 +81,28 @@ struct Chunk {
   int64_t filter, position;  // offsets of the first
   int64_t taps, pairs;
   int64_t filter_stride, position_stride;  // between taps, and between pairs
+  int64_t group_stride;                    // between groups of filters
   bool is_first;
 };
 
 template <class F>
-void for_chunks(const Bfloat16Conv2dParams& p, const Tiling& t, const F& f) {
-  constexpr int64_t kChunkPairs = 64;
+void for_chunks(const Bfloat16Conv2dParams& p, const Tiling& t, int64_t chunk_pairs, const F& f) {
   const int64_t tap = p.blocks * kFilterBlock, filter_part = p.kernel_height * p.kernel_width * tap;
   const int64_t x_part = t.pairs * t.stride;
   for (int64_t term = 0; term < 2 * p.parts - 1; term++)
     for (int64_t tap_y = 0; tap_y < p.kernel_height; tap_y++)
-      for (int64_t pair = 0; pair < t.pairs; pair += kChunkPairs) {
+      for (int64_t pair = 0; pair < t.pairs; pair += chunk_pairs) {
         const int64_t filter = (term == 2) * filter_part + tap_y * p.kernel_width * tap + pair * kFilterRows;
         const int64_t position = (term == 1) * x_part + tap_y * t.row + pair * t.stride;
-        f(Chunk{filter, position, p.kernel_width, std::min(kChunkPairs, t.pairs - pair), tap, t.stride,
-                term + tap_y + pair == 0});
+        f(Chunk{filter, position, p.kernel_width, std::min(chunk_pairs, t.pairs - pair), tap, t.stride,
+                p.parts * filter_part, term + tap_y + pair == 0});
       }
 }
 
 // Sums [kRows, kColumns] of products, in registers, of vectors of positions and a filter's pairs.
 struct VectorProduct {
   static constexpr int64_t kRows = kRegisters >= 32 ? 8 : 4, kVectors = 3;
-  static constexpr int64_t kColumns = kVectors * kLanes<float>, kPairStep = 1;
+  static constexpr int64_t kColumns = kVectors * kLanes<float>, kPairStep = 1, kChunkPairs = 64;
 
   template <int vectors>
   GANOPS_INLINE void sum(const Chunk& c, const uint32_t* filters, const uint32_t* positions, float* to) {
@@ -137,6 +138,46 @@ struct VectorProduct {
   }
 };
 
+// The same in a matrix unit's tiles: two by two of sums, from two of filters and two of positions.
+template <class Tiles>
+struct TileProduct {
+  static constexpr int64_t kRows = 2 * kTileRows, kColumns = 2 * kTileRowBytes / sizeof(float);
+  static constexpr int64_t kPairStep = kTileRows, kChunkPairs = 128;
+  static_assert(kFilterRows == kTileRows && kPairs == kTileRows);
+
+  void operator()(const Chunk& c, const uint32_t* filters, const uint32_t* positions, int64_t, float* to) {
+    constexpr int64_t kLower = kTileRows * kColumns, kRight = kColumns / 2, kRowBytes = kColumns * sizeof(float);
+    if (c.is_first) {
+      tiles.template zero<0>(), tiles.template zero<1>(), tiles.template zero<2>(), tiles.template zero<3>();
+    } else {
+      tiles.template load<0>(to, kRowBytes);
+      tiles.template load<1>(to + kRight, kRowBytes);
+      tiles.template load<2>(to + kLower, kRowBytes);
+      tiles.template load<3>(to + kLower + kRight, kRowBytes);
+    }
+    const int64_t pair_bytes = c.position_stride * sizeof(uint32_t);
+    for (int64_t tap = 0; tap < c.taps; tap++)
+      for (int64_t pair = 0; pair < c.pairs; pair += kPairs) {
+        const uint32_t* filter = filters + tap * c.filter_stride + pair * kFilterRows;
+        const uint32_t* position = positions + tap + pair * c.position_stride;
+        tiles.template load<4>(filter, kTileRowBytes);
+        tiles.template load<6>(position, pair_bytes);
+        tiles.template multiply<0, 4, 6>();
+        tiles.template load<7>(position + kRight, pair_bytes);
+        tiles.template multiply<1, 4, 7>();
+        tiles.template load<5>(filter + c.group_stride, kTileRowBytes);
+        tiles.template multiply<2, 5, 6>();
+        tiles.template multiply<3, 5, 7>();
+      }
+    tiles.template store<0>(to, kRowBytes);
+    tiles.template store<1>(to + kRight, kRowBytes);
+    tiles.template store<2>(to + kLower, kRowBytes);
+    tiles.template store<3>(to + kLower + kRight, kRowBytes);
+  }
+
+  Tiles tiles;
+};
+
 // Neighbouring positions of a tile that are neighbouring pixels of the result, too.
 struct Run {
   int64_t position, pixel, count;
@@ -161,7 +202,7 @@ void convolve(const Bfloat16Conv2dParams& p) {
       packed_tile = tile;
       const int64_t first_row = i % row_blocks * kBlockRows, end_row = std::min(first_row + kBlockRows, p.out);
       const int64_t positions = (height - 1) * t.row + width;
-      for_chunks(p, t, [&](const Chunk& c) {
+      for_chunks(p, t, Product::kChunkPairs, [&](const Chunk& c) {
         for (int64_t position = 0; position < positions; position += Product::kColumns)
           for (int64_t row = first_row; row < end_row; row += Product::kRows)
             product(c, p.filters + row / kFilterRows * group + row % kFilterRows * kPairs + c.filter,
@@ -196,7 +237,16 @@ void convolve(const Bfloat16Conv2dParams& p) {
 }
 
 void bfloat16_conv2d(const Bfloat16Conv2dParams& p) {
-  convolve<VectorProduct>(p);
+  switch (bfloat16_unit()) {
+#ifdef GANOPS_X86_64
+    case Bfloat16Unit::amx:
+      return convolve<TileProduct<AmxTiles>>(p);
+#endif
+    case Bfloat16Unit::emulated_amx:
+      return convolve<TileProduct<EmulatedTiles>>(p);
+    default:
+      return convolve<VectorProduct>(p);
+  }
 }
 
 void bfloat16_filters(const Bfloat16Filters& p) {

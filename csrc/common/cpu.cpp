@@ -31,25 +31,8 @@ CpuIsa choose_isa() {
   return best;
 }
 
-bool is_off(const char* variable) {
-  const char* value = std::getenv(variable);
-  return value && std::string(value) == "0";
-}
-
-bool machine_multiplies_bfloat16() {
-#if defined(GANOPS_X86_64) && defined(__GNUC__) && !defined(__clang__)
-  return __builtin_cpu_supports("avx512bf16");
-#else
-  return false;
-#endif
-}
-
 std::string cpu_instruction_set() {
   return kNames[static_cast<int>(cpu_isa())];
-}
-
-std::string cpu_bfloat16_instructions() {
-  return multiplies_bfloat16() ? "AVX512-BF16" : "none";
 }
 
 }  // namespace
@@ -59,19 +42,11 @@ CpuIsa cpu_isa() {
   return isa;
 }
 
-bool multiplies_bfloat16() {
-  static const bool does =
-      cpu_isa() == CpuIsa::x86_64_v4 && machine_multiplies_bfloat16() && !is_off("GANOPS_BFLOAT16");
-  return does;
-}
-
 }  // namespace ganops
 
 STABLE_TORCH_LIBRARY_FRAGMENT(ganops, m) {
   m.def("cpu_instruction_set() -> str");
-  m.def("cpu_bfloat16_instructions() -> str");
 }
 STABLE_TORCH_LIBRARY_IMPL(ganops, CompositeExplicitAutograd, m) {
   m.impl("cpu_instruction_set", TORCH_BOX(&ganops::cpu_instruction_set));
-  m.impl("cpu_bfloat16_instructions", TORCH_BOX(&ganops::cpu_bfloat16_instructions));
 }

@@ -6,7 +6,7 @@
 // after all its other includes (code outside the passes must stay baseline code), puts its kernels into
 // namespace ganops::GANOPS_ISA, and its launcher below `#if GANOPS_ISA_LAST`, where GANOPS_BEST_ISA(kernel)
 // is the pointer to this machine's version of `kernel`. One that defines GANOPS_KERNEL_HAS_BFLOAT16 before the include
-// is compiled for AVX512-BF16, too: GANOPS_BEST_BFLOAT16_ISA(kernel) is that version where bfloat16_unit() permits it.
+// is compiled for AVX512-BF16, too: GANOPS_BEST_BFLOAT16_ISA(kernel) is that version where has_avx512_bf16().
 #pragma once
 #include "common/cpu.h"
 
@@ -24,7 +24,7 @@
 #undef GANOPS_VECTOR_BFLOAT16
 #undef GANOPS_ISA
 #define GANOPS_BEST_BFLOAT16_ISA(kernel) \
-  (::ganops::multiplies_bfloat16() ? x86_64_v4_bfloat16::kernel : GANOPS_BEST_ISA(kernel))
+  (::ganops::has_avx512_bf16() ? x86_64_v4_bfloat16::kernel : GANOPS_BEST_ISA(kernel))
 #endif
 #define GANOPS_ISA x86_64_v4
 #pragma GCC push_options

@@ -32,7 +32,7 @@ def run(args: argparse.Namespace) -> int:
     ]
     if not _load.UNAVAILABLE:
         instructions, bfloat16 = torch.ops.ganops.cpu_instruction_set(), torch.ops.ganops.cpu_bfloat16_instructions()
-        rows.append(("CPU kernels", f"instruction set {instructions}, bfloat16 multiplied by {bfloat16}"))
+        rows.append(("CPU kernels", f"instruction set {instructions}, bfloat16 instructions: {bfloat16}"))
         cuda = f"toolkit {built.toolkit}, for {', '.join(built.architectures)}" if built.toolkit else "none"
         rows.append(("CUDA kernels", cuda))
     rows.append(("driver", f"knows CUDA up to {driver[0]}.{driver[1]}" if driver else "none found"))

@@ -20,22 +20,29 @@ MIN_PIXELS, MAX_TAPS = 4096, 4  # of more outputs; with fewer pixels or more tap
 
 def serves(x: Tensor, weight: Tensor) -> bool:
     """Whether this is the way to convolve x with weight [O, I, kh, kw], with stride 1, where autograd does not look."""
-    outputs, taps = weight.shape[-4], weight.shape[-2] * weight.shape[-1]
     return (
-        x.dtype == torch.bfloat16
+        x.dtype in (torch.bfloat16, torch.float32)
         and x.device.type == "cpu"
         and x.is_contiguous()
-        and (outputs <= FEW_OUTPUTS or (taps <= MAX_TAPS and x.shape[2] * x.shape[3] >= MIN_PIXELS))
         and not torch.compiler.is_compiling()
         and _backend.chosen() in (_backend.AUTO, "cpu")
         and _backend.why_not("cpu", _NAME) is None
-        and instructions() != "none"
+        and _is_faster(x, weight)
     )
+
+
+def _is_faster(x: Tensor, weight: Tensor) -> bool:
+    outputs, taps = weight.shape[-4], weight.shape[-2] * weight.shape[-1]
+    has_tiles = instructions().startswith("AMX")
+    if x.dtype == torch.float32:
+        return has_tiles and taps > 1 and torch.get_float32_matmul_precision() != "highest"
+    few_taps = taps <= MAX_TAPS and x.shape[2] * x.shape[3] >= MIN_PIXELS
+    return has_tiles or (instructions() != "none" and (outputs <= FEW_OUTPUTS or few_taps))
 
 
 @functools.cache
 def instructions() -> str:
-    """By which this processor multiplies bfloat16."""
+    """By which this processor multiplies bfloat16: "AVX512-BF16", "AMX", "AMX, emulated" or "none"."""
     return str(torch.ops.ganops.cpu_bfloat16_instructions())
 
 

@@ -26,6 +26,7 @@ LAYERS = {  # name: (N, I, O, size, taps, up)
     "up2-64": (1, 512, 512, 64, 3, 2),
     "up2-32-batch-4": (4, 512, 512, 32, 3, 2),
     "1x1-256": (1, 128, 3, 256, 1, 1),
+    "1x1-256-wide": (1, 128, 128, 256, 1, 1),
 }
 SQRT2, SLOPE, CLAMP, EPSILON = 2**0.5, 0.2, 256.0, 1e-8
 Layer = Callable[..., Tensor]

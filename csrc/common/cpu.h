@@ -23,6 +23,14 @@ enum class CpuIsa { baseline, x86_64_v3, x86_64_v4 };
 // The best instruction set of this machine, or the lesser one that the environment's GANOPS_CPU_ISA names.
 CpuIsa cpu_isa();
 
+// What multiplies bfloat16: by the processor, and by the environment's GANOPS_BFLOAT16=0 (nothing) and GANOPS_AMX=0
+// (not AMX). GANOPS_AMX=emulate is for tests.
+enum class Bfloat16Unit { none, avx512_bf16, amx, emulated_amx };
+Bfloat16Unit bfloat16_unit();
+
+// Whether vectors multiply bfloat16, beside tiles or without.
+bool has_avx512_bf16();
+
 // Runs f(begin, end) over [0, n) on torch's threads; each call gets at least `grain` items.
 template <class F>
 void parallel_for(int64_t n, int64_t grain, const F& f) {

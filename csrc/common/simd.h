@@ -1,6 +1,6 @@
 // Vectors of GANOPS_VECTOR_BYTES bytes, and rows of any element type. Included once per instruction set: see isa.h.
-// The bytes of a vector say which instructions there are: 64 AVX-512, 32 AVX2, FMA and F16C. (g++ does not define
-// __AVX512F__ and the like by `#pragma GCC target`.)
+// The bytes of a vector say which instructions there are: 64 AVX-512, 32 AVX2, FMA and F16C. GANOPS_VECTOR_BFLOAT16
+// adds AVX512-BF16. (g++ does not define __AVX512F__ and the like by `#pragma GCC target`.)
 namespace ganops::GANOPS_ISA {
 
 #define GANOPS_INLINE inline __attribute__((always_inline))
@@ -200,7 +200,13 @@ inline void load_row(float* to, const BFloat16* from, int64_t n) {
 }
 
 inline void store_row(BFloat16* to, const float* from, int64_t n) {
-  for (int64_t i = 0; i < n; i++) {
+  int64_t i = 0;
+#ifdef GANOPS_VECTOR_BFLOAT16
+  for (; i + 16 <= n; i += 16)
+    _mm256_storeu_si256(reinterpret_cast<__m256i*>(to + i),
+                        reinterpret_cast<__m256i>(_mm512_cvtneps_pbh(_mm512_loadu_ps(from + i))));
+#endif
+  for (; i < n; i++) {
     uint32_t bits;
     std::memcpy(&bits, from + i, sizeof(bits));
     const uint32_t rounded = (bits + 0x7fff + (bits >> 16 & 1)) >> 16;
@@ -224,6 +230,67 @@ inline void store_row(Half* to, const float* from, int64_t n) {
     _mm_storeu_si128(reinterpret_cast<__m128i*>(to + i), _mm256_cvtps_ph(_mm256_loadu_ps(from + i), 0));
 #endif
   for (; i < n; i++) to[i] = static_cast<Half>(from[i]);
+}
+
+// bfloat16 in pairs: a lane of 32 bits holds two, the first in its low half. (AVX512-BF16 takes denormals for zeros.)
+GANOPS_INLINE Vec<float> as_floats(Vec<uint32_t> bits) {
+  return reinterpret_cast<Vec<float>>(bits);
+}
+GANOPS_INLINE Vec<float> first_of(Vec<uint32_t> pairs) {
+  return as_floats(pairs << 16);
+}
+GANOPS_INLINE Vec<float> second_of(Vec<uint32_t> pairs) {
+  return as_floats(pairs & 0xffff0000u);
+}
+
+// To nearest even, in the high half; the low half is what is left of it.
+GANOPS_INLINE Vec<uint32_t> rounded_to_bfloat16(Vec<float> v) {
+  const auto bits = reinterpret_cast<Vec<uint32_t>>(v);
+  const Vec<uint32_t> rounded = bits + 0x7fffu + ((bits >> 16) & 1u);
+  return v == v ? rounded : bits | 0x400000u;
+}
+
+// As many bfloat16 as a vector has floats; each in the low half of a lane.
+typedef uint16_t HalfVec __attribute__((vector_size(GANOPS_VECTOR_BYTES / 2), aligned(2), may_alias));
+GANOPS_INLINE Vec<uint32_t> widened(HalfVec v) {
+  return __builtin_convertvector(v, Vec<uint32_t>);
+}
+
+GANOPS_INLINE Vec<uint32_t> to_pairs(Vec<float> first, Vec<float> second) {
+#ifdef GANOPS_VECTOR_BFLOAT16
+  const auto low = reinterpret_cast<HalfVec>(_mm512_cvtneps_pbh(reinterpret_cast<__m512>(first)));
+  const auto high = reinterpret_cast<HalfVec>(_mm512_cvtneps_pbh(reinterpret_cast<__m512>(second)));
+  return widened(low) | widened(high) << 16;
+#else
+  return rounded_to_bfloat16(first) >> 16 | (rounded_to_bfloat16(second) & 0xffff0000u);
+#endif
+}
+
+// sum + first * first + second * second.
+GANOPS_INLINE Vec<float> add_products(Vec<float> sum, Vec<uint32_t> a, Vec<uint32_t> b) {
+#ifdef GANOPS_VECTOR_BFLOAT16
+  return reinterpret_cast<Vec<float>>(
+      _mm512_dpbf16_ps(reinterpret_cast<__m512>(sum), reinterpret_cast<__m512bh>(a), reinterpret_cast<__m512bh>(b)));
+#else
+  return sum + first_of(a) * first_of(b) + second_of(a) * second_of(b);
+#endif
+}
+
+// The first count elements, as floats, and zeros.
+GANOPS_INLINE Vec<float> load_floats(const float* from, int64_t count) {
+  return load_first(from, count);
+}
+GANOPS_INLINE Vec<float> load_floats(const BFloat16* from, int64_t count) {
+  BFloat16 some[kLanes<float>] = {};
+  if (count < kLanes<float>) std::memcpy(some, from, count * sizeof(BFloat16));
+  return first_of(widened(*reinterpret_cast<const HalfVec*>(count < kLanes<float> ? some : from)));
+}
+
+GANOPS_INLINE void store_first(uint32_t* to, Vec<uint32_t> v, int64_t count) {
+  if (count >= kLanes<float>)
+    store(to, v);
+  else
+    std::memcpy(to, &v, count * sizeof(uint32_t));
 }
 
 // Memory that will not be read before it has left the caches is written past them: a store would fetch its line first.

@@ -31,7 +31,8 @@ def run(args: argparse.Namespace) -> int:
         ("library", _load.UNAVAILABLE or f"{_load.find()}, built by {built.compiler} for torch {built.torch} or newer"),
     ]
     if not _load.UNAVAILABLE:
-        rows.append(("CPU kernels", f"instruction set {torch.ops.ganops.cpu_instruction_set()}"))
+        instructions, bfloat16 = torch.ops.ganops.cpu_instruction_set(), torch.ops.ganops.cpu_bfloat16_instructions()
+        rows.append(("CPU kernels", f"instruction set {instructions}, bfloat16 instructions: {bfloat16}"))
         cuda = f"toolkit {built.toolkit}, for {', '.join(built.architectures)}" if built.toolkit else "none"
         rows.append(("CUDA kernels", cuda))
     rows.append(("driver", f"knows CUDA up to {driver[0]}.{driver[1]}" if driver else "none found"))

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from .._weight_gradients import weight_gradients_disabled
 from ..reference.modulated_conv2d import scaled
+from . import bfloat16_conv2d as bfloat16
 from . import winograd_conv2d as winograd
 
 Pair = tuple[int, int]
@@ -110,13 +111,15 @@ def channel_dot(a: Tensor, b: Tensor) -> Tensor:
 
 def convolution(x: Tensor, weight: Tensor, geometry: Geometry, scale: Tensor | None = None) -> Tensor:
     """Of x times scale [N, C], where autograd does not look."""
-    if geometry.stride == 1 and geometry.transposed:  # the plain one of the flipped weight
-        around = (weight.shape[2] - 1 - geometry.padding[0], weight.shape[3] - 1 - geometry.padding[1])
-        plain = weight.transpose(0, 1)
+    if geometry.stride == 1:
+        plain, around, flips = weight, geometry.padding, geometry.transposed
+        if geometry.transposed:  # the plain one of the flipped weight
+            plain = weight.transpose(0, 1)
+            around = (weight.shape[2] - 1 - around[0], weight.shape[3] - 1 - around[1])
         if min(around) >= 0 and winograd.serves(x, plain, around):
-            return winograd.winograd_conv2d(x, plain.flip([2, 3]), scale, around)
-    elif geometry.stride == 1 and winograd.serves(x, weight, geometry.padding):
-        return winograd.winograd_conv2d(x, weight, scale, geometry.padding)
+            return winograd.winograd_conv2d(x, plain.flip([2, 3]) if flips else plain, scale, around)
+        if min(around) >= 0 and bfloat16.serves(x, plain):
+            return bfloat16.bfloat16_conv2d(x, plain.flip([2, 3]) if flips else plain, scale, around)
     y: Tensor = torch.ops.aten.convolution(scaled(x, scale), weight.to(x.dtype), None, *geometry.arguments())
     return y
 

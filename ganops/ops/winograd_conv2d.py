@@ -19,18 +19,26 @@ _NAME, _GRADIENT = "winograd_conv2d", "winograd_conv2d_weight_grad"
 _WANTED = os.environ.get("GANOPS_WINOGRAD") != "0"
 MIN_CHANNELS = 64  # with fewer, the transforms cost more than they save
 MIN_TILES = 24  # of 4x4 outputs; likewise, for the filter's transform
+BFLOAT16_MIN_CHANNELS, BFLOAT16_MIN_TILES = 256, 256  # likewise, where AVX512-BF16 multiplies twice as fast as float32
 
 
 def serves(x: Tensor, weight: Tensor, padding: tuple[int, int]) -> bool:
     """Whether this is the way to convolve x with weight [O, I, kh, kw], with stride 1, where autograd does not look."""
-    tiles = x.shape[0] * (x.shape[2] + 2 * padding[0] - 2) * (x.shape[3] + 2 * padding[1] - 2) // 16
+    return x.dtype == torch.float32 and _is_large(x, weight, padding, MIN_CHANNELS, MIN_TILES)
+
+
+def beats_bfloat16(x: Tensor, weight: Tensor, padding: tuple[int, int]) -> bool:
+    """Whether converting x to float32 for this is faster than a product of bfloat16 vectors."""
+    return _is_large(x, weight, padding, BFLOAT16_MIN_CHANNELS, BFLOAT16_MIN_TILES)
+
+
+def _is_large(x: Tensor, weight: Tensor, padding: tuple[int, int], channels: int, tiles: int) -> bool:
     return (
         _WANTED
         and x.device.type == "cpu"
-        and x.dtype == torch.float32
-        and tuple(weight.shape[2:]) == (3, 3)
-        and min(weight.shape[:2]) >= MIN_CHANNELS
-        and tiles >= MIN_TILES
+        and tuple(weight.shape[-2:]) == (3, 3)
+        and min(weight.shape[-4:-2]) >= channels
+        and x.shape[0] * (x.shape[2] + 2 * padding[0] - 2) * (x.shape[3] + 2 * padding[1] - 2) // 16 >= tiles
         and not torch.compiler.is_compiling()
         and _backend.chosen() in (_backend.AUTO, "cpu")
         and _backend.why_not("cpu", _NAME) is None

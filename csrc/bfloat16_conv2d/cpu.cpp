@@ -1,0 +1,280 @@
+#include "common/cpu.h"
+
+#include "bfloat16_conv2d/params.h"
+#include "common/tiles.h"
+#define GANOPS_KERNEL_FILE "bfloat16_conv2d/cpu.cpp"
+#define GANOPS_KERNEL_HAS_BFLOAT16
+#include "common/isa.h"
+
+namespace ganops::GANOPS_ISA {
+
+// Pairs of two rows of channels; of two parts, what the rounding left lies part_stride after them.
+template <class T>
+GANOPS_INLINE void pack_pairs(const T* even, const T* odd, float even_scale, float odd_scale, int64_t count,
+                              int64_t parts, int64_t part_stride, uint32_t* to) {
+  for (int64_t i = 0; i < count; i += kLanes<float>) {
+    const int64_t lanes = std::min(kLanes<float>, count - i);
+    const Vec<float> a = even_scale * load_floats(even + i, lanes);
+    const Vec<float> b = odd ? odd_scale * load_floats(odd + i, lanes) : Vec<float>{};
+    const Vec<uint32_t> rounded = to_pairs(a, b);
+    store_first(to + i, rounded, lanes);
+    if (parts > 1) store_first(to + part_stride + i, to_pairs(a - first_of(rounded), b - second_of(rounded)), lanes);
+  }
+}
+
+constexpr int64_t kLine = 64 / sizeof(uint32_t);  // of a cache
+constexpr int64_t kBlockRows = 128;               // output channels, for threads to share a tile
+
+// How outputs are cut into tiles, and a packed tile: [parts, pairs, positions].
+struct Tiling {
+  int64_t rows, columns;  // of a tile
+  int64_t in_y, in_x;     // tiles along each axis
+  int64_t row;            // positions in one
+  int64_t pairs, stride;  // between pairs
+};
+
+// pair_step: pairs are packed in multiples of it.
+Tiling tiling_of(const Bfloat16Conv2dParams& p, int64_t pair_step, int64_t column_step) {
+  constexpr int64_t kTileBytes = 768 << 10;  // most of a core's own cache, with the sums
+  Tiling t;
+  t.pairs = ceil_div(ceil_div(p.in, 2), pair_step) * pair_step;
+  const int64_t words = t.pairs * p.parts + std::min(p.out, kBlockRows);
+  const int64_t positions = std::max(kTileBytes / (words * static_cast<int64_t>(sizeof(uint32_t))), column_step);
+  const int64_t most = p.kernel_height == 1 ? positions : std::max(column_step, positions / (2 * p.kernel_height));
+  t.in_x = ceil_div(p.out_width, most);
+  t.columns = std::min(ceil_div(ceil_div(p.out_width, t.in_x), column_step) * column_step, p.out_width);
+  t.in_x = ceil_div(p.out_width, t.columns);
+  t.row = t.columns + p.kernel_width - 1;
+  const int64_t most_rows = std::clamp<int64_t>(positions / t.row - (p.kernel_height - 1), 1, p.out_height);
+  t.in_y = ceil_div(p.out_height, most_rows);
+  t.rows = ceil_div(p.out_height, t.in_y);
+  const int64_t lines = ceil_div((t.rows + p.kernel_height - 1) * t.row, kLine);
+  t.stride = (lines + 1 - lines % 2) * kLine;  // an odd number of lines spreads pairs over the cache
+  return t;
+}
+
+template <class T>
+void pack_tile(const Bfloat16Conv2dParams& p, const Tiling& t, int64_t n, int64_t top, int64_t left, uint32_t* to) {
+  const int64_t part_stride = t.pairs * t.stride;
+  const int64_t first = std::clamp<int64_t>(p.pad_x - left, 0, t.row);
+  const int64_t last = std::clamp<int64_t>(p.width + p.pad_x - left, first, t.row);
+  for (int64_t pair = 0; pair < t.pairs; pair++)
+    for (int64_t row = 0; row < t.rows + p.kernel_height - 1; row++) {
+      uint32_t* at = to + pair * t.stride + row * t.row;
+      const int64_t y = top + row - p.pad_y, channel = 2 * pair;
+      const bool is_inside = y >= 0 && y < p.height && channel < p.in;
+      for (int64_t part = 0; part < p.parts; part++) {
+        std::fill_n(at + part * part_stride, is_inside ? first : t.row, 0);
+        std::fill(at + part * part_stride + last, at + part * part_stride + t.row, 0);
+      }
+      if (!is_inside) continue;
+      const int64_t plane = n * p.in + channel, offset = left + first - p.pad_x;
+      const T* even = static_cast<const T*>(p.x) + (plane * p.height + y) * p.width + offset;
+      const T* odd = channel + 1 < p.in ? even + p.height * p.width : nullptr;
+      const float even_scale = p.scale ? p.scale[plane] : 1, odd_scale = p.scale && odd ? p.scale[plane + 1] : 1;
+      pack_pairs(even, odd, even_scale, odd_scale, last - first, p.parts, part_stride, at + first);
+    }
+}
+
+// What is summed at a time, for all filters in turn, while it is in L1: some pairs of one row of taps.
+struct Chunk {
+  int64_t filter, position;  // offsets of the first
+  int64_t taps, pairs;
+  int64_t filter_stride, position_stride;  // between taps, and between pairs
+  int64_t group_stride;                    // between groups of filters
+  bool is_first;
+};
+
+template <class F>
+void for_chunks(const Bfloat16Conv2dParams& p, const Tiling& t, int64_t chunk_pairs, const F& f) {
+  const int64_t tap = p.blocks * kFilterBlock, filter_part = p.kernel_height * p.kernel_width * tap;
+  const int64_t x_part = t.pairs * t.stride;
+  for (int64_t term = 0; term < 2 * p.parts - 1; term++)
+    for (int64_t tap_y = 0; tap_y < p.kernel_height; tap_y++)
+      for (int64_t pair = 0; pair < t.pairs; pair += chunk_pairs) {
+        const int64_t filter = (term == 2) * filter_part + tap_y * p.kernel_width * tap + pair * kFilterRows;
+        const int64_t position = (term == 1) * x_part + tap_y * t.row + pair * t.stride;
+        f(Chunk{filter, position, p.kernel_width, std::min(chunk_pairs, t.pairs - pair), tap, t.stride,
+                p.parts * filter_part, term + tap_y + pair == 0});
+      }
+}
+
+// Sums [kRows, kColumns] of products, in registers, of vectors of positions and a filter's pairs.
+struct VectorProduct {
+  static constexpr int64_t kRows = kRegisters >= 32 ? 8 : 4, kVectors = 3;
+  static constexpr int64_t kColumns = kVectors * kLanes<float>, kPairStep = 1, kChunkPairs = 64;
+
+  template <int vectors>
+  GANOPS_INLINE void sum(const Chunk& c, const uint32_t* filters, const uint32_t* positions, float* to) {
+    Vec<float> sums[kRows][vectors] = {};
+    for (int64_t tap = 0; tap < c.taps; tap++)
+      for (int64_t block = 0; block < c.pairs; block += kPairs) {
+        const uint32_t* filter = filters + tap * c.filter_stride + block * kFilterRows;
+        const uint32_t* position = positions + tap + block * c.position_stride;
+        for (int64_t pair = 0; pair < std::min(kPairs, c.pairs - block); pair++) {
+          Vec<uint32_t> column[vectors];
+          for (int v = 0; v < vectors; v++)
+            column[v] = load_once(position + pair * c.position_stride + v * kLanes<float>);
+          for (int r = 0; r < kRows; r++) {
+            const Vec<uint32_t> row = broadcast(filter[r * kPairs + pair]);
+            for (int v = 0; v < vectors; v++) sums[r][v] = add_products(sums[r][v], row, column[v]);
+          }
+        }
+      }
+    for (int r = 0; r < kRows; r++)
+      for (int v = 0; v < vectors; v++) {
+        float* at = to + r * kColumns + v * kLanes<float>;
+        store(at, c.is_first ? sums[r][v] : load(at) + sums[r][v]);
+      }
+  }
+
+  void operator()(const Chunk& c, const uint32_t* filters, const uint32_t* positions, int64_t columns, float* to) {
+    if (columns > 2 * kLanes<float>)
+      sum<3>(c, filters, positions, to);
+    else if (columns > kLanes<float>)
+      sum<2>(c, filters, positions, to);
+    else
+      sum<1>(c, filters, positions, to);
+  }
+};
+
+// The same in a matrix unit's tiles: two by two of sums, from two of filters and two of positions.
+template <class Tiles>
+struct TileProduct {
+  static constexpr int64_t kRows = 2 * kTileRows, kColumns = 2 * kTileRowBytes / sizeof(float);
+  static constexpr int64_t kPairStep = kTileRows, kChunkPairs = 128;
+  static_assert(kFilterRows == kTileRows && kPairs == kTileRows);
+
+  void operator()(const Chunk& c, const uint32_t* filters, const uint32_t* positions, int64_t, float* to) {
+    constexpr int64_t kLower = kTileRows * kColumns, kRight = kColumns / 2, kRowBytes = kColumns * sizeof(float);
+    if (c.is_first) {
+      tiles.template zero<0>(), tiles.template zero<1>(), tiles.template zero<2>(), tiles.template zero<3>();
+    } else {
+      tiles.template load<0>(to, kRowBytes);
+      tiles.template load<1>(to + kRight, kRowBytes);
+      tiles.template load<2>(to + kLower, kRowBytes);
+      tiles.template load<3>(to + kLower + kRight, kRowBytes);
+    }
+    const int64_t pair_bytes = c.position_stride * sizeof(uint32_t);
+    for (int64_t tap = 0; tap < c.taps; tap++)
+      for (int64_t pair = 0; pair < c.pairs; pair += kPairs) {
+        const uint32_t* filter = filters + tap * c.filter_stride + pair * kFilterRows;
+        const uint32_t* position = positions + tap + pair * c.position_stride;
+        tiles.template load<4>(filter, kTileRowBytes);
+        tiles.template load<6>(position, pair_bytes);
+        tiles.template multiply<0, 4, 6>();
+        tiles.template load<7>(position + kRight, pair_bytes);
+        tiles.template multiply<1, 4, 7>();
+        tiles.template load<5>(filter + c.group_stride, kTileRowBytes);
+        tiles.template multiply<2, 5, 6>();
+        tiles.template multiply<3, 5, 7>();
+      }
+    tiles.template store<0>(to, kRowBytes);
+    tiles.template store<1>(to + kRight, kRowBytes);
+    tiles.template store<2>(to + kLower, kRowBytes);
+    tiles.template store<3>(to + kLower + kRight, kRowBytes);
+  }
+
+  Tiles tiles;
+};
+
+// Neighbouring positions of a tile that are neighbouring pixels of the result, too.
+struct Run {
+  int64_t position, pixel, count;
+};
+
+template <class T, class Product>
+void convolve(const Bfloat16Conv2dParams& p) {
+  const Tiling t = tiling_of(p, Product::kPairStep, Product::kColumns);
+  const int64_t row_blocks = ceil_div(p.out, kBlockRows), tiles = t.in_y * t.in_x;
+  const int64_t group = p.parts * p.kernel_height * p.kernel_width * p.blocks * kFilterBlock;
+  const int64_t out_plane = p.out_height * p.out_width;
+  parallel_for(p.n * tiles * row_blocks, 1, [&](int64_t begin, int64_t end) {
+    Product product;
+    std::vector<uint32_t> memory(p.parts * t.pairs * t.stride + Product::kColumns + kLine);
+    uint32_t* packed = memory.data() + kLine - reinterpret_cast<uintptr_t>(memory.data()) / sizeof(uint32_t) % kLine;
+    std::vector<float> sums(kBlockRows * ceil_div(t.stride, Product::kColumns) * Product::kColumns);
+    for (int64_t i = begin, packed_tile = -1; i < end; i++) {
+      const int64_t tile = i / row_blocks, n = tile / tiles;
+      const int64_t top = tile % tiles / t.in_x * t.rows, left = tile % t.in_x * t.columns;
+      const int64_t height = std::min(t.rows, p.out_height - top), width = std::min(t.columns, p.out_width - left);
+      if (tile != packed_tile) pack_tile<T>(p, t, n, top, left, packed);
+      packed_tile = tile;
+      const int64_t first_row = i % row_blocks * kBlockRows, end_row = std::min(first_row + kBlockRows, p.out);
+      const int64_t positions = (height - 1) * t.row + width;
+      for_chunks(p, t, Product::kChunkPairs, [&](const Chunk& c) {
+        for (int64_t position = 0; position < positions; position += Product::kColumns)
+          for (int64_t row = first_row; row < end_row; row += Product::kRows)
+            product(c, p.filters + row / kFilterRows * group + row % kFilterRows * kPairs + c.filter,
+                    packed + position + c.position, positions - position,
+                    sums.data() + position * kBlockRows + (row - first_row) * Product::kColumns);
+      });
+      for (int64_t position = 0; position < positions; position += Product::kColumns) {
+        const int64_t end_position = std::min(position + Product::kColumns, positions);
+        Run runs[Product::kColumns];
+        int64_t run_count = 0;
+        for (int64_t y = position / t.row; y * t.row < end_position; y++) {
+          const int64_t from = std::max(position, y * t.row), to = std::min(end_position, y * t.row + width);
+          if (from < to)
+            runs[run_count++] = {from - position, (top + y) * p.out_width + left + from - y * t.row, to - from};
+        }
+        for (int64_t row = first_row; row < end_row; row++)
+          for (int64_t run = 0; run < run_count; run++)
+            store_row(static_cast<T*>(p.y) + (n * p.out + row) * out_plane + runs[run].pixel,
+                      sums.data() + position * kBlockRows + (row - first_row) * Product::kColumns + runs[run].position,
+                      runs[run].count);
+      }
+    }
+  });
+}
+
+template <class Product>
+void convolve(const Bfloat16Conv2dParams& p) {
+  if (p.dtype == DType::bf16)
+    convolve<BFloat16, Product>(p);
+  else
+    convolve<float, Product>(p);
+}
+
+void bfloat16_conv2d(const Bfloat16Conv2dParams& p) {
+  switch (bfloat16_unit()) {
+#ifdef GANOPS_X86_64
+    case Bfloat16Unit::amx:
+      return convolve<TileProduct<AmxTiles>>(p);
+#endif
+    case Bfloat16Unit::emulated_amx:
+      return convolve<TileProduct<EmulatedTiles>>(p);
+    default:
+      return convolve<VectorProduct>(p);
+  }
+}
+
+void bfloat16_filters(const Bfloat16Filters& p) {
+  const int64_t part_stride = p.taps * p.blocks * kFilterBlock;
+  parallel_for(p.groups, 1, [&](int64_t begin, int64_t end) {
+    for (int64_t group = begin; group < end; group++)
+      for (int64_t r = 0; r < kFilterRows; r++)
+        for (int64_t block = 0; block < p.blocks; block++)
+          for (int64_t tap = 0; tap < p.taps; tap++) {
+            const int64_t row = group * kFilterRows + r, first = block * 2 * kPairs;
+            float even[kPairs] = {}, odd[kPairs] = {};
+            for (int64_t i = 0; row < p.out && i < std::min(2 * kPairs, p.in - first); i++)
+              (i % 2 ? odd : even)[i / 2] = p.filters[(row * p.in + first + i) * p.taps + tap];
+            uint32_t* to = p.packed + group * p.parts * part_stride + (tap * p.blocks + block) * kFilterBlock;
+            pack_pairs(even, odd, 1, 1, kPairs, p.parts, part_stride, to + r * kPairs);
+          }
+  });
+}
+
+}  // namespace ganops::GANOPS_ISA
+
+#if GANOPS_ISA_LAST
+namespace ganops {
+void launch_bfloat16_filters_cpu(const Bfloat16Filters& p) {
+  GANOPS_BEST_BFLOAT16_ISA(bfloat16_filters)(p);
+}
+void launch_bfloat16_conv2d_cpu(const Bfloat16Conv2dParams& p) {
+  GANOPS_BEST_BFLOAT16_ISA(bfloat16_conv2d)(p);
+}
+}  // namespace ganops
+#endif

@@ -56,8 +56,8 @@ FIR, TILES = "upfirdn2d/cuda.cu", "upfirdn2d/cuda.h"
 MARCH, PLAN, FETCH, TENSOR, DIRECT = (
     f"filtered_lrelu/{name}.h" for name in ("march", "march_plan", "march_fetch", "march_tensor", "direct")
 )
-CONV, CONV_TILE, CONV_LOAD, CONV_PRODUCT = (
-    f"scaled_conv2d/{name}" for name in ("cuda.cu", "tile.h", "load.h", "product.h")
+CONV, CONV_TILE, CONV_ORDER, CONV_LOAD, CONV_PRODUCT = (
+    f"scaled_conv2d/{name}" for name in ("cuda.cu", "tile.h", "order.h", "load.h", "product.h")
 )
 SYNC = "__syncthreads();"
 
@@ -124,6 +124,8 @@ MUTATIONS = [
     Mutation("conv: no zeros at the side", CONV, "input_x >= 0 && input_x < p.width.in &&", ""),
     Mutation("conv: results outside the image", CONV, "if (at >= 0 && out < p.out_channels)", "if (at >= 0)"),
     Mutation("conv: phases begin with the first tap", CONV_TILE, "(up - start % up) % up", "0 * start"),
+    Mutation("conv: tiles of one phase", CONV_ORDER, "block / outs / phases", "block / outs"),
+    Mutation("conv: phases for channels", CONV_ORDER, "block % outs", "block % phases"),
     Mutation("conv: last images left out", CONV_TILE, "ceil_div(p.samples, images)", "p.samples / images"),
     Mutation("conv: channels beyond the last", CONV_LOAD, "if (e < channels) held", "held"),
     Mutation("conv: weights beyond the last", CONV_LOAD, "out < p.out_channels && channel", "channel"),

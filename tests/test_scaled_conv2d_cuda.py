@@ -317,7 +317,7 @@ def test_the_cost_model_knows_the_tiles(
     assert channels == expected
     # The kernel for few channels takes twice the pixels: as much work in half as many blocks.
     assert pixels % _cost_model.TILE_PIXELS == 0
-    assert launch.grid == (256 // pixels, -(-out_channels // channels), 1)
+    assert launch.grid == (256 // pixels * -(-out_channels // channels), 1, 1)
 
 
 @pytest.mark.skipif(nvcc.missing() is not None, reason=str(nvcc.missing()))

@@ -14,6 +14,7 @@
 #include <limits>
 
 #include "common/math.h"
+#include "scaled_conv2d/order.h"
 #include "scaled_conv2d/params.h"
 // Needs the types first.
 #include "common/cuda.h"
@@ -70,6 +71,7 @@ struct Tiling {
   int image_pixels;           // of an image: rows * columns, and what makes them whole vectors
   unsigned tiles_x, tiles_y;  // of an image
   unsigned tiles;
+  Order order;
   int cells_y, cells_x;  // of an image
   int row_plane, column_plane;
   int row_pitch, image_pitch;  // in cells
@@ -139,14 +141,16 @@ struct Block {
   int64_t first_image, first_row, first_column;  // q
   int64_t first_out;
 
-  __device__ Block(const ScaledConv2dParams& p, const Tiling& t, int out)
-      : phase_y(blockIdx.z / static_cast<int>(p.up)), phase_x(blockIdx.z % static_cast<int>(p.up)) {
+  __device__ Block(const ScaledConv2dParams& p, const Tiling& t, int out) {
+    const Order::Turn turn = t.order.turn(blockIdx.x);
+    phase_y = turn.phase / static_cast<int>(p.up);
+    phase_x = turn.phase % static_cast<int>(p.up);
     y = phase_of(p.height, p.up, p.down, phase_y);
     x = phase_of(p.width, p.up, p.down, phase_x);
-    first_column = int64_t{blockIdx.x % t.tiles_x} * t.columns;
-    first_row = int64_t{blockIdx.x / t.tiles_x % t.tiles_y} * t.rows;
-    first_image = int64_t{blockIdx.x / t.tiles_x / t.tiles_y} * t.images;
-    first_out = int64_t{blockIdx.y} * out;
+    first_column = int64_t{turn.tile % t.tiles_x} * t.columns;
+    first_row = int64_t{turn.tile / t.tiles_x % t.tiles_y} * t.rows;
+    first_image = int64_t{turn.tile / t.tiles_x / t.tiles_y} * t.images;
+    first_out = int64_t{turn.out} * out;
   }
   __device__ int taps() const { return y.taps * x.taps; }
 };
@@ -182,7 +186,8 @@ bool make_tiling(const ScaledConv2dParams& p, int64_t rows, int64_t columns, siz
   for (; images > 0; images /= 2) {
     const int64_t tiles_x = ceil_div(all_columns, columns), tiles_y = ceil_div(all_rows, rows);
     const int64_t tiles = ceil_div(p.samples, images) * tiles_x * tiles_y;
-    if (images * image_pitch > most || tiles > std::numeric_limits<int>::max()) continue;
+    const Order order{static_cast<unsigned>(ceil_div(p.out_channels, Tile::kOut)), static_cast<unsigned>(p.up * p.up)};
+    if (images * image_pitch > most || order.blocks(tiles) > std::numeric_limits<int>::max()) continue;
     t.images = static_cast<int>(images);
     t.rows = static_cast<int>(rows);
     t.columns = static_cast<int>(columns);
@@ -190,6 +195,7 @@ bool make_tiling(const ScaledConv2dParams& p, int64_t rows, int64_t columns, siz
     t.tiles_x = static_cast<unsigned>(tiles_x);
     t.tiles_y = static_cast<unsigned>(tiles_y);
     t.tiles = static_cast<unsigned>(tiles);
+    t.order = order;
     t.cells_y = static_cast<int>(cells_y);
     t.cells_x = static_cast<int>(cells_x);
     t.row_plane = static_cast<int>(row_plane);

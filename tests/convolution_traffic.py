@@ -132,11 +132,11 @@ def layers() -> list[Layer]:
     float16 = []
     for last in (False, True):
         float16 += [
-            Layer(512, 512, 64, 3.3, channels_last=last),
+            Layer(512, 512, 64, 2.4, channels_last=last),
             Layer(256, 256, 128, 2.0, channels_last=last),
             Layer(128, 128, 256, 1.2, channels_last=last),
             Layer(512, 512, 16, 1.2, channels_last=last),
-            Layer(512, 512, 16, 3.3, samples=8, channels_last=last),
+            Layer(512, 512, 16, 2.1, samples=8, channels_last=last),
             Layer(256, 128, 64, 1.2, up=2, channels_last=last),
             Layer(64, 32, 128, 1.2, up=2, channels_last=last),
             Layer(64, 32, 512, 1.2, up=2, channels_last=last),

@@ -121,6 +121,17 @@ def test_many_channels(dtype: torch.dtype, out_channels: int, emulator: Emulator
     assert_clean(emulator)
 
 
+@pytest.mark.parametrize("up", [1, 2])
+def test_several_groups_of_tiles(up: int, emulator: Emulator) -> None:
+    """The last one is shorter than the others; each has two tiles of output channels."""
+    x, weight = normal(1, 3, 64, 75).half(), normal(70, 3, 3, 3)
+    args = (None, None, None, None, up, 1, [2, 2, 2, 2], *LINEAR)
+    y, expected = call_kernel(x, weight, *args)
+    assert relative_error(y, expected) <= TOLERANCE[torch.float16]
+    (launch,) = convolutions(assert_clean(emulator))
+    assert launch.grid[0] / (2 * up**2) > 16
+
+
 @pytest.mark.parametrize("act", ACTIVATIONS)
 def test_activations(act: str, emulator: Emulator) -> None:
     args = (normal(2, 3), normal(2, 5), normal(2, 1, 6, 7), normal(5), 1, 1, [1] * 4, act, 0.2, 1.3, 1.5)

@@ -254,7 +254,7 @@ void launch_tile(const ScaledConv2dParams& p, const DeviceProperties& device, vo
   const int64_t pixels_in = p.height.in * p.width.in, pixels_out = p.height.out * p.width.out;
   const int64_t packed_bytes = p.height.taps * p.width.taps * out * p.packed_channels * size;
   pack_weights<Element>(p, stream, packed_bytes);
-  const dim3 grid(static_cast<unsigned>(t.order.blocks(t.tiles)));
+  const dim3 grid(t.order.blocks());
   const cudaError_t error = launch(
       scaled_conv2d_kernel<Tile, Product>, grid, dim3(kThreads), Shared<Tile>::bytes(t),
       static_cast<cudaStream_t>(stream),

@@ -70,7 +70,6 @@ struct Tiling {
   int images, rows, columns;  // of q
   int image_pixels;           // of an image: rows * columns, and what makes them whole vectors
   unsigned tiles_x, tiles_y;  // of an image
-  unsigned tiles;
   Order order;
   int cells_y, cells_x;  // of an image
   int row_plane, column_plane;
@@ -186,16 +185,15 @@ bool make_tiling(const ScaledConv2dParams& p, int64_t rows, int64_t columns, siz
   for (; images > 0; images /= 2) {
     const int64_t tiles_x = ceil_div(all_columns, columns), tiles_y = ceil_div(all_rows, rows);
     const int64_t tiles = ceil_div(p.samples, images) * tiles_x * tiles_y;
-    const Order order{static_cast<unsigned>(ceil_div(p.out_channels, Tile::kOut)), static_cast<unsigned>(p.up * p.up)};
-    if (images * image_pitch > most || order.blocks(tiles) > std::numeric_limits<int>::max()) continue;
+    const int64_t outs = ceil_div(p.out_channels, Tile::kOut), phases = p.up * p.up;
+    if (images * image_pitch > most || tiles * outs * phases > std::numeric_limits<int>::max()) continue;
     t.images = static_cast<int>(images);
     t.rows = static_cast<int>(rows);
     t.columns = static_cast<int>(columns);
     t.image_pixels = static_cast<int>(image_pixels);
     t.tiles_x = static_cast<unsigned>(tiles_x);
     t.tiles_y = static_cast<unsigned>(tiles_y);
-    t.tiles = static_cast<unsigned>(tiles);
-    t.order = order;
+    t.order = {static_cast<unsigned>(tiles), static_cast<unsigned>(outs), static_cast<unsigned>(phases)};
     t.cells_y = static_cast<int>(cells_y);
     t.cells_x = static_cast<int>(cells_x);
     t.row_plane = static_cast<int>(row_plane);
@@ -218,7 +216,7 @@ int64_t cost(const ScaledConv2dParams& p, const Tiling& t) {
   constexpr int64_t sector = 32 / sizeof(typename Tile::Element);
   const bool ragged = !p.channels_last && t.tiles_x > 1;
   const int64_t cells = int64_t{t.images} * t.cells_y * (t.cells_x + (ragged ? sector : 0));
-  return int64_t{t.tiles} * (cells + int64_t{Tile::kOut} * t.taps);
+  return int64_t{t.order.tiles} * (cells + int64_t{Tile::kOut} * t.taps);
 }
 
 // The best tiling of those with halved columns; false if none fits.

@@ -135,7 +135,7 @@ MUTATIONS = [
     Mutation("conv: vectors before the image", CONV, "&& input_x >= 0 &&\n", "&&"),
     Mutation("conv: a vector left out", CONV, "x + Tile::kVector > 0", "x > 0"),
     Mutation("conv: weights beyond the last", CONV_LOAD, "out < p.out_channels && channel", "channel"),
-    Mutation("conv: scales of the first image", CONV_LOAD, "shared.cell_image[slot.row] * t.scales +", ""),
+    Mutation("conv: scales of the first image", CONV_LOAD, "shared.image[slot.row] * t.scales +", ""),
     Mutation("conv: depths swapped", CONV_PRODUCT, "lane / 8 % 2 * 8", "(1 - lane / 8 % 2) * 8"),
     Mutation("conv: channel of the next lane", CONV_PRODUCT, "lane % 4 * 2 + k % 2", "lane % 4 * 2 + (1 - k % 2)"),
     Mutation("direct: outputs beyond the row", DIRECT, "o_x < p.out_width && o_y", "o_y"),

@@ -61,13 +61,17 @@ def round_up(value: int, multiple: int) -> int:
     return -(-value // multiple) * multiple
 
 
-def occupancy(gpu: Gpu, registers: int, shared_bytes: int, threads: int) -> float:
-    """The share of a multiprocessor's warps that can be resident. Modelled."""
+def resident_blocks(gpu: Gpu, registers: int, shared_bytes: int, threads: int) -> int:
+    """The blocks that a multiprocessor has room for. Modelled."""
     warps = -(-threads // WARP)
     quarter = gpu.registers // 4 // round_up(registers * WARP, REGISTERS_AT_A_TIME)  # warps a scheduler has room for
     shared = gpu.shared_bytes // round_up(shared_bytes + SHARED_RESERVED, SHARED_AT_A_TIME)
-    blocks = min(4 * quarter // warps, shared, gpu.warps // warps, gpu.blocks)
-    return blocks * warps / gpu.warps
+    return min(4 * quarter // warps, shared, gpu.warps // warps, gpu.blocks)
+
+
+def occupancy(gpu: Gpu, registers: int, shared_bytes: int, threads: int) -> float:
+    """The share of a multiprocessor's warps that can be resident. Modelled."""
+    return resident_blocks(gpu, registers, shared_bytes, threads) * -(-threads // WARP) / gpu.warps
 
 
 def image(*shape: int, channels_last: bool = False, dtype: torch.dtype = torch.float16) -> Tensor:

@@ -269,6 +269,7 @@ SCALED_CONV2D = [
     _modulated("uneven-padding", 1, 8, 16, 3, 6, padding=[2, -1, 0, 1]),
     _modulated("stylegan3", 3, 51, 81, 3, 8, padding=2, prenormalize="rms", input_gain_shape=(), act="lrelu"),
     _modulated("5x5", 1, 8, 12, 5, 9, padding=2, prenormalize="rms", input_gain_shape=(1, 8)),
+    _modulated("3x3-whole-sectors", 2, 19, 40, 3, 31, padding=1),
 ]
 
 CASES = BIAS_ACT + UPFIRDN2D + FILTERED_LRELU + MODULATED_CONV2D + ADAPTIVE_MODULATED_CONV2D

@@ -56,8 +56,8 @@ FIR, TILES = "upfirdn2d/cuda.cu", "upfirdn2d/cuda.h"
 MARCH, PLAN, FETCH, TENSOR, DIRECT = (
     f"filtered_lrelu/{name}.h" for name in ("march", "march_plan", "march_fetch", "march_tensor", "direct")
 )
-CONV, CONV_TILE, CONV_LOAD, CONV_PRODUCT = (
-    f"scaled_conv2d/{name}" for name in ("cuda.cu", "tile.h", "load.h", "product.h")
+CONV, CONV_TILE, CONV_ORDER, CONV_LOAD, CONV_PRODUCT = (
+    f"scaled_conv2d/{name}" for name in ("cuda.cu", "tile.h", "order.h", "load.h", "product.h")
 )
 SYNC = "__syncthreads();"
 
@@ -124,10 +124,18 @@ MUTATIONS = [
     Mutation("conv: no zeros at the side", CONV, "input_x >= 0 && input_x < p.width.in &&", ""),
     Mutation("conv: results outside the image", CONV, "if (at >= 0 && out < p.out_channels)", "if (at >= 0)"),
     Mutation("conv: phases begin with the first tap", CONV_TILE, "(up - start % up) % up", "0 * start"),
+    Mutation("conv: last group as long as others", CONV_ORDER, "tiles - first < kGroup ? tiles - first : ", ""),
+    Mutation("conv: phases for channels", CONV_ORDER, "other % outs", "other % phases"),
     Mutation("conv: last images left out", CONV_TILE, "ceil_div(p.samples, images)", "p.samples / images"),
     Mutation("conv: channels beyond the last", CONV_LOAD, "if (e < channels) held", "held"),
+    Mutation("conv: rows beyond the last channel", CONV_LOAD, " || channel + c >= p.in_channels", ""),
+    Mutation("conv: a row's cells end late", CONV_LOAD, "first_x + pixel >= t.cells_x", "first_x + pixel > t.cells_x"),
+    Mutation("conv: a row's cells begin early", CONV_LOAD, "first_x + pixel < 0", "first_x + pixel < -1"),
+    Mutation("conv: pixels not turned", CONV_LOAD, "other = word ^ kTurn / 2", "other = word"),
+    Mutation("conv: vectors before the image", CONV, "&& input_x >= 0 &&\n", "&&"),
+    Mutation("conv: a vector left out", CONV, "x + Tile::kVector > 0", "x > 0"),
     Mutation("conv: weights beyond the last", CONV_LOAD, "out < p.out_channels && channel", "channel"),
-    Mutation("conv: scales of the first image", CONV_LOAD, "shared.cell_image[slot.row] * t.scales +", ""),
+    Mutation("conv: scales of the first image", CONV_LOAD, "shared.image[slot.row] * t.scales +", ""),
     Mutation("conv: depths swapped", CONV_PRODUCT, "lane / 8 % 2 * 8", "(1 - lane / 8 % 2) * 8"),
     Mutation("conv: channel of the next lane", CONV_PRODUCT, "lane % 4 * 2 + k % 2", "lane % 4 * 2 + (1 - k % 2)"),
     Mutation("direct: outputs beyond the row", DIRECT, "o_x < p.out_width && o_y", "o_y"),
@@ -183,10 +191,11 @@ def errors_of_cases(op: str) -> Iterator[str]:
 
     cases = [case for case in CASES if case.op == op and "swish" not in case.name]
     if op == "scaled_conv2d":
-        cases = SCALED_CONV2D[:5] + SCALED_CONV2D[7:10]
+        cases = SCALED_CONV2D[:5] + SCALED_CONV2D[7:10] + SCALED_CONV2D[13:]
     for case in cases:
         for dtype, misaligned in ((torch.float16, False), (torch.float16, True), (torch.float32, False)):
-            planar = len(case.shapes["x"]) != 4 or misaligned or dtype.itemsize > 2
+            by_rows = case.name == "3x3-whole-sectors"
+            planar = len(case.shapes["x"]) != 4 or misaligned or dtype.itemsize > 2 or by_rows
             tensors = case.tensors(dtype, memory_format=torch.contiguous_format if planar else torch.channels_last)
             if misaligned:
                 x = tensors["x"].detach()

@@ -97,6 +97,14 @@ class BufferUse:
 
 
 @dataclass
+class Moved:
+    """Bytes of a buffer that are read from device memory, and written to it. Modelled."""
+
+    read: int
+    written: int
+
+
+@dataclass
 class Launch:
     kernel: str
     grid: Index
@@ -152,6 +160,8 @@ class Emulator:
         self.library.ganops_simt_configure.argtypes = [ctypes.c_int, ctypes.c_uint64, ctypes.c_uint]
         self.library.ganops_simt_set_device.argtypes = [ctypes.c_int, ctypes.c_int, ctypes.c_int64]
         self.library.ganops_simt_report.restype = ctypes.c_char_p
+        self.library.ganops_simt_device_memory.argtypes = [ctypes.c_int, ctypes.c_uint64, ctypes.c_uint64]
+        self.library.ganops_simt_device_memory.restype = ctypes.c_char_p
 
     @property
     def checking(self) -> bool:
@@ -182,6 +192,23 @@ class Emulator:
             yield
         finally:
             self.library.ganops_simt_refuse(0)
+
+    @contextlib.contextmanager
+    def keeping_requests(self) -> Iterator[None]:
+        """Launches of the check build keep their requests to the L2 cache, for ``device_memory``."""
+        self.library.ganops_simt_keep_requests(1)
+        try:
+            yield
+        finally:
+            self.library.ganops_simt_keep_requests(0)
+
+    def device_memory(self, launch: int, cache_bytes: int, resident_blocks: int) -> list[Moved]:
+        """What a launch since the last clear moves between a cold L2 cache and device memory, by buffer. Modelled.
+
+        Blocks start in order, so many at a time, and keep pace from barrier to barrier.
+        """
+        text = self.library.ganops_simt_device_memory(launch, cache_bytes, resident_blocks)
+        return [Moved(**moved) for moved in json.loads(text)]
 
     def clear(self) -> None:
         """Forgets the launches so far."""

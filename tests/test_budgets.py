@@ -5,8 +5,10 @@ from __future__ import annotations
 import nvcc
 import pytest
 from budgets import CALLS, GPUS, LIMITS, Gpu, count, key, occupancy, recorded
+from convolution_traffic import A100, GREATEST_ON_A100, LAYERS, T4, Layer, moved
 
 ROUNDING = 0.001  # of the recorded figures
+QUICK_MACS = 0.5e9
 
 needs_nvcc = pytest.mark.skipif(nvcc.missing() is not None, reason=str(nvcc.missing()))
 
@@ -72,6 +74,21 @@ def test_counted_figures_keep_to_their_budgets(call: str) -> None:
                     f"{name}: {what} {value:.3f}, at most {LIMITS[what]:.2f}: {'; '.join(map(str, counted.traffic))}"
                 )
     assert not worse, "\n".join(worse)
+
+
+@pytest.mark.parametrize(
+    "layer",
+    [
+        pytest.param(layer, marks=[pytest.mark.slow] if layer.macs > QUICK_MACS else [], id=str(layer))
+        for layer in LAYERS
+    ],
+)
+def test_convolutions_move_x_weight_and_y_about_once(layer: Layer) -> None:
+    """Modelled; on an A100 with half of its cache, too."""
+    on_a100 = moved(layer, A100)
+    assert 1 <= on_a100.memory <= on_a100.memory_by_half <= GREATEST_ON_A100, on_a100
+    on_t4 = moved(layer, T4)
+    assert 1 <= on_t4.memory <= layer.greatest_on_t4, on_t4
 
 
 @pytest.mark.parametrize(

@@ -67,7 +67,12 @@ CHOICES = [
     (case, DTYPES[(number + other) % 3], FORMATS[(number + other // 2) % 2])
     for number, case in enumerate(SCALED_CONV2D)
     for other in (0, 1)
-] + [(SCALED_CONV2D[2], torch.float64, FORMATS[1]), (SCALED_CONV2D[7], torch.float64, FORMATS[0])]
+] + [
+    (SCALED_CONV2D[2], torch.float64, FORMATS[1]),
+    (SCALED_CONV2D[7], torch.float64, FORMATS[0]),
+    (SCALED_CONV2D[13], torch.float16, FORMATS[0]),
+    (SCALED_CONV2D[13], torch.float32, FORMATS[0]),
+]
 
 
 def with_smooth_activation(case: Case) -> Case:
@@ -121,6 +126,17 @@ def test_many_channels(dtype: torch.dtype, out_channels: int, emulator: Emulator
     assert_clean(emulator)
 
 
+@pytest.mark.parametrize("up", [1, 2])
+def test_several_groups_of_tiles(up: int, emulator: Emulator) -> None:
+    """The last one is shorter than the others; each has two tiles of output channels."""
+    x, weight = normal(1, 3, 64, 75).half(), normal(70, 3, 3, 3)
+    args = (None, None, None, None, up, 1, [2, 2, 2, 2], *LINEAR)
+    y, expected = call_kernel(x, weight, *args)
+    assert relative_error(y, expected) <= TOLERANCE[torch.float16]
+    (launch,) = convolutions(assert_clean(emulator))
+    assert launch.grid[0] / (2 * up**2) > 16
+
+
 @pytest.mark.parametrize("act", ACTIVATIONS)
 def test_activations(act: str, emulator: Emulator) -> None:
     args = (normal(2, 3), normal(2, 5), normal(2, 1, 6, 7), normal(5), 1, 1, [1] * 4, act, 0.2, 1.3, 1.5)
@@ -148,7 +164,8 @@ def test_any_shapes(data: st.DataObject, emulator: Emulator) -> None:
         return data.draw(st.integers(low, high))
 
     samples, channels, out_channels, kernel = draw(1, 9), draw(1, 40), draw(1, 70), draw(1, 4)
-    up, down, height, width = draw(1, 3), draw(1, 3), draw(1, 12), draw(1, 20)
+    up, down, height = draw(1, 3), draw(1, 3), draw(1, 12)
+    width = data.draw(st.one_of(st.integers(1, 20), st.sampled_from([16, 32, 48])))
     padding = [draw(-1, 4) for _ in range(4)]
     hypothesis.assume(height * up + sum(padding[2:]) >= kernel and width * up + sum(padding[:2]) >= kernel)
     dtype, memory_format = data.draw(st.sampled_from(DTYPES)), data.draw(st.sampled_from(FORMATS))
@@ -293,8 +310,15 @@ def test_counts(layer: Layer, memory_format: torch.memory_format, emulator: Emul
     of_products = [a for a in launch.accesses if a.location and a.location.file.endswith("scaled_conv2d/product.h")]
     assert of_products and all(a.transactions == a.ideal for a in of_products)
     stores = [a for a in launch.accesses if a.memory == "global" and a.write]
-    is_aligned = layer.out_channels % 8 == 0 if memory_format == torch.channels_last else y.shape[-1] % 8 == 0
-    assert stores and all(a.bytes == (16 if is_aligned else 2) for a in stores)
+    loads = [a for a in launch.accesses if a.buffer == "x"]
+    is_last = memory_format == torch.channels_last
+    # Planes are read by vectors where their rows are whole sectors.
+    stores_vectors = layer.out_channels % 8 == 0 if is_last else y.shape[-1] % 8 == 0
+    loads_vectors = layer.channels % 8 == 0 if is_last else x.shape[-1] % 16 == 0 or layer.taps == 1
+    assert stores and all(a.bytes == (16 if stores_vectors else 2) for a in stores)
+    assert loads and all(a.bytes == (16 if loads_vectors else 2) for a in loads)
+    if stores_vectors and loads_vectors:
+        assert sectors <= 1.01
     assert pack.counters["global_sectors"] == pack.counters["global_sectors_ideal"]
     assert pack.counters["shared_wavefronts"] == pack.counters["shared_wavefronts_ideal"]
 
@@ -317,7 +341,7 @@ def test_the_cost_model_knows_the_tiles(
     assert channels == expected
     # The kernel for few channels takes twice the pixels: as much work in half as many blocks.
     assert pixels % _cost_model.TILE_PIXELS == 0
-    assert launch.grid == (256 // pixels, -(-out_channels // channels), 1)
+    assert launch.grid == (256 // pixels * -(-out_channels // channels), 1, 1)
 
 
 @pytest.mark.skipif(nvcc.missing() is not None, reason=str(nvcc.missing()))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 from simt_build import build
-from simt_emulator import Emulator, Footprint
+from simt_emulator import Emulator, Footprint, Moved
 from simt_kernels import ALL_BUILDS, CHECK_BUILDS, KERNELS, SCHEDULES, assert_clean, call, emulator_of, prepare
 
 
@@ -187,6 +187,53 @@ def test_counts_do_not_depend_on_order(checker: Emulator, os_threads: int) -> No
         (launch,) = checker.launches()
         seen.append((launch.counters, [str(access) for access in launch.accesses], launch.buffers))
     assert seen[0] == seen[1] == seen[2]
+
+
+# Lines of the cache, blocks at a time, and how often each line of x is read by 6 blocks, of which each reads all 16.
+@pytest.mark.parametrize(
+    ("lines", "resident", "times"),
+    [
+        (17, 1, 1),  # x stays
+        (15, 1, 6),  # each line is needed again just after it left
+        (15, 2, 3),  # two blocks in step share what either reads
+        (2, 6, 1),
+    ],
+)
+@pytest.mark.parametrize("os_threads", [1, 3])
+def test_modelled_reads(checker: Emulator, lines: int, resident: int, times: int, os_threads: int) -> None:
+    blocks, pieces = 6, 16
+    prepare(checker, os_threads=os_threads)
+    with checker.keeping_requests():
+        call(checker, "run_sum_all", aligned(pieces * 32), aligned(blocks * 32), blocks, pieces)
+    assert_clean(checker, 1)
+    x, y = checker.device_memory(0, lines * 128, resident)
+    assert (x, y) == (Moved(times * pieces * 128, 0), Moved(0, blocks * 128))
+
+
+# A sector that is written in part, and leaves, is read for the rest of it, and written once more when that comes.
+@pytest.mark.parametrize(("lines", "resident", "times"), [(8, 1, 1), (7, 1, 2), (2, 1, 2), (7, 8, 2)])
+def test_modelled_writes(checker: Emulator, lines: int, resident: int, times: int) -> None:
+    blocks = 8
+    prepare(checker)
+    with checker.keeping_requests():
+        call(checker, "run_write_in_halves", aligned(blocks * 32), blocks)
+    assert_clean(checker, 1)
+    size = blocks * 128
+    assert checker.device_memory(0, lines * 128, resident) == [Moved(0 if times == 1 else 2 * size, times * size)]
+
+
+def test_a_sector_is_moved_whole_and_requests_of_one_instruction_are_shared(checker: Emulator) -> None:
+    prepare(checker)
+    with checker.keeping_requests():
+        call(checker, "run_copy_strided", aligned(63 * 16 + 1), aligned(64), 1, 16)
+    x, y = checker.device_memory(0, 1 << 20, 1)
+    assert (x, y) == (Moved(64 * 32, 0), Moved(0, 64 * 4))
+
+
+def test_no_requests_are_kept_unless_asked_for(checker: Emulator) -> None:
+    prepare(checker)
+    call(checker, "run_copy_vectors", aligned(256), aligned(256), 1)
+    assert checker.device_memory(0, 1 << 20, 1) == []
 
 
 def test_flops_are_counted() -> None:

@@ -49,9 +49,25 @@ __device__ __forceinline__ void fill_tables(const ScaledConv2dParams& p, const T
                         input_y >= 0 && input_y < p.height.in;
     const int64_t at = input_y * p.width.in + input_x, plane = p.height.in * p.width.in;
     const int64_t offset = sample * p.in_channels * plane + at * (p.channels_last ? p.in_channels : 1);
-    shared.cell_offset[i] = inside ? offset : -1;
     shared.cell_place[i] = image < t.images ? t.place(image, y, x, down) : -1;
-    shared.cell_image[i] = image;
+    if (t.reading == Reading::rows) continue;
+    shared.offset[i] = inside ? offset : -1;
+    shared.image[i] = image;
+  }
+  for (int i = threadIdx.x; i < t.vectors; i += kThreads) {
+    const int row = i / t.vectors_x, y = row % t.cells_y, image = row / t.cells_y;
+    const int64_t first_x = block.first_column * down + block.x.first_input;
+    const int64_t input_x = (first_x & -int64_t{Tile::kSector}) + i % t.vectors_x * Tile::kVector;
+    const int64_t input_y = block.first_row * down + block.y.first_input + y;
+    const int64_t sample = block.first_image + image;
+    const int x = static_cast<int>(input_x - first_x);  // of the row's cells
+    const bool inside = x + Tile::kVector > 0 && x < t.cells_x && sample < p.samples && input_x >= 0 &&
+                        input_x < p.width.in && input_y >= 0 && input_y < p.height.in;
+    const int64_t offset = (sample * p.in_channels * p.height.in + input_y) * p.width.in + input_x;
+    shared.offset[i] = inside ? offset : -1;
+    shared.image[i] = image;
+    shared.vector_x[i] = x;
+    shared.vector_cell[i] = row * t.cells_x + x;
   }
   for (int i = threadIdx.x; i < Tile::kPixels; i += kThreads) {
     const int image = i / t.image_pixels, in_image = i % t.image_pixels;
@@ -254,7 +270,7 @@ void launch_tile(const ScaledConv2dParams& p, const DeviceProperties& device, vo
   const int64_t pixels_in = p.height.in * p.width.in, pixels_out = p.height.out * p.width.out;
   const int64_t packed_bytes = p.height.taps * p.width.taps * out * p.packed_channels * size;
   pack_weights<Element>(p, stream, packed_bytes);
-  const dim3 grid(t.tiles, static_cast<unsigned>(ceil_div(out, Tile::kOut)), static_cast<unsigned>(p.up * p.up));
+  const dim3 grid(t.order.blocks());
   const cudaError_t error = launch(
       scaled_conv2d_kernel<Tile, Product>, grid, dim3(kThreads), Shared<Tile>::bytes(t),
       static_cast<cudaStream_t>(stream),

@@ -45,10 +45,12 @@ struct Cells {
   // As loads leave them: an element each, or the first hold a vector's words, of two short elements each.
   using Word = std::conditional_t<kShort, uint32_t, Element>;
   static constexpr int kWords = kVectorBytes / sizeof(Word);
+  static constexpr int kTogether = kShort ? 2 : 1;  // channels whose rows a thread reads: a word of each cell
   Word held[Tile::kHeld][Tile::kVector] = {};
 
   static __device__ int parts(const Tiling& t) {
-    return (t.listed * kRowVectors + Tile::kHeld * kThreads - 1) / (Tile::kHeld * kThreads);
+    const int loads = t.reading == Reading::rows ? t.vectors * kRowWords : t.listed * kRowVectors;
+    return (loads + Tile::kHeld * kThreads - 1) / (Tile::kHeld * kThreads);
   }
 
   __device__ __forceinline__ void load(const ScaledConv2dParams& p, const Tiling& t, const Shared<Tile>& shared,
@@ -64,11 +66,26 @@ struct Cells {
       for (int i = 0; i < Tile::kHeld; i++) {
         const Slot slot(number(part, i), kEightRows);
         const int channel = first_channel + slot.vector * Tile::kVector;
-        const int64_t offset = slot.row < t.listed ? shared.cell_offset[slot.row] : -1;
+        const int64_t offset = slot.row < t.listed ? shared.offset[slot.row] : -1;
         if (offset < 0 || channel >= p.in_channels) continue;
         const auto words = load_vector<kWords>(reinterpret_cast<const Word*>(x + offset + channel));
         GANOPS_UNROLL
         for (int e = 0; e < kWords; e++) held[i][e] = words[e];
+      }
+    } else if (Tile::kByRows && t.reading == Reading::rows) {
+      const int64_t plane = p.height.in * p.width.in;
+      GANOPS_UNROLL
+      for (int i = 0; i < Tile::kHeld; i++) {
+        const int vector = number(part, i) / kRowWords,
+                  channel = first_channel + number(part, i) % kRowWords * kTogether;
+        const int64_t offset = vector < t.vectors ? shared.offset[vector] : -1;
+        GANOPS_UNROLL
+        for (int c = 0; c < kTogether; c++) {
+          if (offset < 0 || channel + c >= p.in_channels) continue;
+          const auto words = load_vector<kWords>(reinterpret_cast<const Word*>(x + offset + (channel + c) * plane));
+          GANOPS_UNROLL
+          for (int e = 0; e < kWords; e++) held[i][c * kWords + e] = words[e];
+        }
       }
     } else if (t.reading == Reading::along_pixels) {
       const int64_t plane = p.height.in * p.width.in;
@@ -76,7 +93,7 @@ struct Cells {
       for (int i = 0; i < Tile::kHeld; i++) {
         const Slot slot(number(part, i), kWarpOfRows);
         const int channel = first_channel + slot.vector * Tile::kVector;
-        const int64_t offset = slot.row < t.listed ? shared.cell_offset[slot.row] : -1;
+        const int64_t offset = slot.row < t.listed ? shared.offset[slot.row] : -1;
         const Element* from = x + offset + channel * plane;
         const int64_t channels = offset < 0 ? 0 : p.in_channels - channel;
         GANOPS_UNROLL
@@ -90,7 +107,7 @@ struct Cells {
         GANOPS_UNROLL
         for (int e = 0; e < Tile::kVector; e++) {
           const int cell = cell_along(number(part, i), e);
-          const int64_t offset = cell < t.listed && channel < p.in_channels ? shared.cell_offset[cell] : -1;
+          const int64_t offset = cell < t.listed && channel < p.in_channels ? shared.offset[cell] : -1;
           if (offset >= 0) held[i][e] = load_word(x + offset + channel);
         }
       }
@@ -99,6 +116,9 @@ struct Cells {
 
   __device__ __forceinline__ void store(const Tiling& t, const Shared<Tile>& shared, int part, int first_channel,
                                         Element* to) const {
+    if constexpr (Tile::kByRows) {
+      if (t.reading == Reading::rows) return store_rows(t, shared, part, first_channel, to);
+    }
     GANOPS_UNROLL
     for (int i = 0; i < Tile::kHeld; i++) {
       if (t.reading == Reading::along_channels) {
@@ -107,7 +127,7 @@ struct Cells {
         for (int e = 0; e < Tile::kVector; e++) {
           const int cell = cell_along(number(part, i), e), place = cell < t.listed ? shared.cell_place[cell] : -1;
           if (place < 0) continue;
-          const Sum scale = shared.scales[shared.cell_image[cell] * t.scales + first_channel + channel];
+          const Sum scale = shared.scales[shared.image[cell] * t.scales + first_channel + channel];
           to[place * Tile::kPitch + channel] = narrow<Element>(value_of(held[i][e]) * scale);
         }
         continue;
@@ -117,7 +137,7 @@ struct Cells {
       const int place = slot.row < t.listed ? shared.cell_place[slot.row] : -1;
       if (place < 0) continue;
       const int channel = slot.vector * Tile::kVector;
-      const Sum* scales = shared.scales + shared.cell_image[slot.row] * t.scales + first_channel + channel;
+      const Sum* scales = shared.scales + shared.image[slot.row] * t.scales + first_channel + channel;
       constexpr int kScales = kVectorLength<Sum>;
       Vector<Word, kWords> scaled;
       GANOPS_UNROLL
@@ -140,6 +160,38 @@ struct Cells {
   }
 
  private:
+  // Each pixel of a vector is another cell's: a thread stores a word at a time, and 16 in turn a cell's row. 8 rows
+  // fill all banks, so that the other 16, whose vector is the next, begin with another pixel than 8 cells further.
+  __device__ __forceinline__ void store_rows(const Tiling& t, const Shared<Tile>& shared, int part, int first_channel,
+                                             Element* to) const {
+    GANOPS_UNROLL
+    for (int i = 0; i < Tile::kHeld; i++) {
+      const int vector = number(part, i) / kRowWords, channel = number(part, i) % kRowWords * kTogether;
+      if (vector >= t.vectors) continue;
+      const auto scale =
+          load_vector<kTogether>(shared.scales + shared.image[vector] * t.scales + first_channel + channel);
+      const int first_x = shared.vector_x[vector], first_cell = shared.vector_cell[vector];
+      constexpr int kTurn = 4;
+      const bool turned = kShort && vector % 2;
+      GANOPS_UNROLL
+      for (int e = 0; e < Tile::kVector; e++) {
+        const int pixel = turned ? e ^ kTurn : e;
+        if (first_x + pixel < 0 || first_x + pixel >= t.cells_x) continue;
+        Element* const cell = to + shared.cell_place[first_cell + pixel] * Tile::kPitch + channel;
+        if constexpr (kShort) {
+          const int word = e / 2, other = word ^ kTurn / 2;
+          const uint32_t low = turned ? held[i][other] : held[i][word];
+          const uint32_t high = turned ? held[i][kWords + other] : held[i][kWords + word];
+          Sum first, second;
+          unpack<Element>(e % 2 ? low >> 16 | (high & 0xffff0000u) : (low & 0xffffu) | high << 16, first, second);
+          const Vector<Word, 1> both{{pack<Element>(first * scale[0], second * scale[1])}};
+          store_vector(reinterpret_cast<Word*>(cell), both);
+        } else {
+          *cell = held[i][e] * scale[0];
+        }
+      }
+    }
+  }
   static __device__ int number(int part, int i) { return (part * Tile::kHeld + i) * kThreads + threadIdx.x; }
   static __device__ __forceinline__ Word load_word(const Element* from) {
     if constexpr (kShort) return load_bits(from);

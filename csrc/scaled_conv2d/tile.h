@@ -14,6 +14,7 @@
 #include <limits>
 
 #include "common/math.h"
+#include "scaled_conv2d/order.h"
 #include "scaled_conv2d/params.h"
 // Needs the types first.
 #include "common/cuda.h"
@@ -25,6 +26,8 @@ constexpr int kVectorBytes = 16;
 constexpr int kRowBytes = 64;    // of a cell's, or an output channel's, input channels in shared memory at a time
 constexpr int kPitchBytes = 80;  // from row to row: an odd number of vectors, so that 8 rows in turn fill all banks
 constexpr int kRowVectors = kRowBytes / kVectorBytes;
+constexpr int kWordBytes = 4, kRowWords = kRowBytes / kWordBytes;
+constexpr int kSectorBytes = 32;         // what memory moves at least
 constexpr int kStages = 3;               // taps whose weights are in shared memory or on the way
 constexpr int kStagedBytes = 32 * 1024;  // of results that go through shared memory at a time
 constexpr int64_t kMostImages = 8;       // in a tile
@@ -39,6 +42,8 @@ struct Tile {
   static constexpr int kPitch = kPitchBytes / sizeof(Element);
   static constexpr int kVector = kVectorLength<Element>;
   static constexpr int kHeld = 2;  // vectors of x that a thread loads at a time
+  static constexpr int kSector = kSectorBytes / sizeof(Element);
+  static constexpr bool kByRows = sizeof(Element) <= kWordBytes;
   // Results on their way: either order of pixels and channels, padded so that writes spread over the banks.
   static constexpr int kStagedPixels = std::min<int>(kPixels, kStagedBytes / sizeof(Sum) / kOut);
   static constexpr int kPixelPitch = kOut + 8, kChannelPitch = kStagedPixels + 4;
@@ -60,8 +65,9 @@ GANOPS_HOST_DEVICE Phase phase_of(const ScaledConv2dAxis& axis, int64_t up, int6
   return {outputs, (start + first_tap) / up, static_cast<int>(taps), static_cast<int>(first_tap)};
 }
 
-// How x is read: by vectors of a pixel's channels, or by elements along pixels or along channels.
-enum class Reading { vectors, along_pixels, along_channels };
+// How x is read: by vectors of a pixel's channels, by vectors of a plane's row, or by elements along pixels or along
+// channels.
+enum class Reading { vectors, rows, along_pixels, along_channels };
 
 // Cells that differ by `down` are neighbours in shared memory, and so are those that a tap meets at neighbouring
 // pixels: along an axis, cell u lies at u % down * plane + u / down.
@@ -69,11 +75,12 @@ struct Tiling {
   int images, rows, columns;  // of q
   int image_pixels;           // of an image: rows * columns, and what makes them whole vectors
   unsigned tiles_x, tiles_y;  // of an image
-  unsigned tiles;
+  Order order;
   int cells_y, cells_x;  // of an image
   int row_plane, column_plane;
   int row_pitch, image_pitch;  // in cells
   int listed;                  // cells of all images, rounded up to whole warps
+  int vectors_x, vectors;      // of a row of cells, in whole sectors of x, and of all rows; 0 unless x is read by rows
   int taps;                    // of the phase with most
   int scales;                  // input channels, rounded up to whole rows
   Reading reading;
@@ -90,26 +97,30 @@ struct Shared {
   typename Tile::Element* weights;  // [kStages, kOut, kPitch]
   typename Tile::Element* x;        // [2, images * image_pitch, kPitch]: the channels in use, and the next
   typename Tile::Sum* staged;       // [kStaged], where weights and x were
-  int64_t* cell_offset;             // [listed] elements from x's start; negative: zero
+  int64_t* offset;                  // [loads] of a cell or vector, elements from x's start; negative: zero
   int64_t* pixel;                   // [kPixels] in its image of y; negative: none
   typename Tile::Sum* scales;       // [images, scales] of x
   typename Tile::Sum* y_scales;     // [images, kOut]
   typename Tile::Sum* bias;         // [kOut]
   typename Tile::Sum* noise;        // [kPixels]
   int* cell_place;                  // [listed] cell; negative: none
-  int* cell_image;                  // [listed] in the tile
+  int* image;                       // [loads] of a cell or vector, in the tile
+  int* vector_x;                    // [vectors] of the first element, in the row of cells; may be outside
+  int* vector_cell;                 // [vectors] of the first element, in the list; may be another row's
   int* pixel_image;                 // [kPixels] in the tile
   int* tap_place;                   // [taps] cells from that of the first tap
   int* tap_weight;                  // [taps] of all taps
 
   static constexpr size_t kWeightBytes = size_t{kStages} * Tile::kOut * kPitchBytes;
+  GANOPS_HOST_DEVICE static int loads(const Tiling& t) { return t.reading == Reading::rows ? t.vectors : t.listed; }
   GANOPS_HOST_DEVICE static size_t x_bytes(const Tiling& t) { return size_t{kPitchBytes} * t.images * t.image_pitch; }
   GANOPS_HOST_DEVICE static size_t tile_bytes(const Tiling& t) {
     const size_t staged = Tile::kStaged * sizeof(typename Tile::Sum), tiles = kWeightBytes + 2 * x_bytes(t);
     return tiles < staged ? staged : tiles;
   }
   static size_t bytes(const Tiling& t) {
-    const size_t doubles = t.listed + Tile::kPixels, words = 2 * t.listed + Tile::kPixels + 2 * t.taps;
+    const size_t doubles = loads(t) + Tile::kPixels;
+    const size_t words = t.listed + loads(t) + 2 * t.vectors + Tile::kPixels + 2 * t.taps;
     const size_t sums = size_t(t.images) * (t.scales + Tile::kOut) + Tile::kOut + Tile::kPixels;
     return tile_bytes(t) + doubles * sizeof(int64_t) + sums * sizeof(typename Tile::Sum) + words * sizeof(int);
   }
@@ -118,15 +129,17 @@ struct Shared {
     weights = reinterpret_cast<typename Tile::Element*>(memory);
     x = reinterpret_cast<typename Tile::Element*>(memory + kWeightBytes);
     staged = reinterpret_cast<typename Tile::Sum*>(memory);
-    cell_offset = reinterpret_cast<int64_t*>(memory + tile_bytes(t));
-    pixel = cell_offset + t.listed;
+    offset = reinterpret_cast<int64_t*>(memory + tile_bytes(t));
+    pixel = offset + loads(t);
     scales = reinterpret_cast<typename Tile::Sum*>(pixel + Tile::kPixels);
     y_scales = scales + t.images * t.scales;
     bias = y_scales + t.images * Tile::kOut;
     noise = bias + Tile::kOut;
     cell_place = reinterpret_cast<int*>(noise + Tile::kPixels);
-    cell_image = cell_place + t.listed;
-    pixel_image = cell_image + t.listed;
+    image = cell_place + t.listed;
+    vector_x = image + loads(t);
+    vector_cell = vector_x + t.vectors;
+    pixel_image = vector_cell + t.vectors;
     tap_place = pixel_image + Tile::kPixels;
     tap_weight = tap_place + t.taps;
   }
@@ -139,14 +152,16 @@ struct Block {
   int64_t first_image, first_row, first_column;  // q
   int64_t first_out;
 
-  __device__ Block(const ScaledConv2dParams& p, const Tiling& t, int out)
-      : phase_y(blockIdx.z / static_cast<int>(p.up)), phase_x(blockIdx.z % static_cast<int>(p.up)) {
+  __device__ Block(const ScaledConv2dParams& p, const Tiling& t, int out) {
+    const Order::Turn turn = t.order.turn(blockIdx.x);
+    phase_y = turn.phase / static_cast<int>(p.up);
+    phase_x = turn.phase % static_cast<int>(p.up);
     y = phase_of(p.height, p.up, p.down, phase_y);
     x = phase_of(p.width, p.up, p.down, phase_x);
-    first_column = int64_t{blockIdx.x % t.tiles_x} * t.columns;
-    first_row = int64_t{blockIdx.x / t.tiles_x % t.tiles_y} * t.rows;
-    first_image = int64_t{blockIdx.x / t.tiles_x / t.tiles_y} * t.images;
-    first_out = int64_t{blockIdx.y} * out;
+    first_column = int64_t{turn.tile % t.tiles_x} * t.columns;
+    first_row = int64_t{turn.tile / t.tiles_x % t.tiles_y} * t.rows;
+    first_image = int64_t{turn.tile / t.tiles_x / t.tiles_y} * t.images;
+    first_out = int64_t{turn.out} * out;
   }
   __device__ int taps() const { return y.taps * x.taps; }
 };
@@ -176,20 +191,23 @@ bool make_tiling(const ScaledConv2dParams& p, int64_t rows, int64_t columns, siz
   const int64_t image_pixels = round_up(rows * columns, kTogether);
   int64_t images = whole ? std::min({p.samples, kMostImages, Tile::kPixels / image_pixels}) : 1;
   const bool aligned = is_aligned(p.x, kVectorBytes) && p.in_channels % Tile::kVector == 0;
+  const bool whole_sectors = is_aligned(p.x, kSectorBytes) && p.width.in % Tile::kSector == 0;
+  const Reading of_planes = Tile::kByRows && whole_sectors ? Reading::rows : Reading::along_pixels;
   const bool wide = p.channels_last ? p.out_channels % Tile::kVector == 0
                                     : p.up == 1 && columns % Tile::kVector == 0 && p.width.out % Tile::kVector == 0;
   constexpr int64_t most = std::numeric_limits<int>::max() / kPitchBytes;
   for (; images > 0; images /= 2) {
     const int64_t tiles_x = ceil_div(all_columns, columns), tiles_y = ceil_div(all_rows, rows);
     const int64_t tiles = ceil_div(p.samples, images) * tiles_x * tiles_y;
-    if (images * image_pitch > most || tiles > std::numeric_limits<int>::max()) continue;
+    const int64_t outs = ceil_div(p.out_channels, Tile::kOut), phases = p.up * p.up;
+    if (images * image_pitch > most || tiles * outs * phases > std::numeric_limits<int>::max()) continue;
     t.images = static_cast<int>(images);
     t.rows = static_cast<int>(rows);
     t.columns = static_cast<int>(columns);
     t.image_pixels = static_cast<int>(image_pixels);
     t.tiles_x = static_cast<unsigned>(tiles_x);
     t.tiles_y = static_cast<unsigned>(tiles_y);
-    t.tiles = static_cast<unsigned>(tiles);
+    t.order = {static_cast<unsigned>(tiles), static_cast<unsigned>(outs), static_cast<unsigned>(phases)};
     t.cells_y = static_cast<int>(cells_y);
     t.cells_x = static_cast<int>(cells_x);
     t.row_plane = static_cast<int>(row_plane);
@@ -199,7 +217,11 @@ bool make_tiling(const ScaledConv2dParams& p, int64_t rows, int64_t columns, siz
     t.listed = static_cast<int>(round_up(images * cells_y * cells_x, kWarpSize));
     t.taps = static_cast<int>(taps_y * taps_x);
     t.scales = static_cast<int>(round_up(p.in_channels, Tile::kChannels));
-    t.reading = !p.channels_last ? Reading::along_pixels : aligned ? Reading::vectors : Reading::along_channels;
+    t.reading = !p.channels_last ? of_planes : aligned ? Reading::vectors : Reading::along_channels;
+    // A row of cells begins anywhere in a sector.
+    const int64_t vectors_x = ceil_div(cells_x + Tile::kSector - 1, Tile::kSector) * (kSectorBytes / kVectorBytes);
+    t.vectors_x = static_cast<int>(vectors_x);
+    t.vectors = static_cast<int>(t.reading == Reading::rows ? images * cells_y * vectors_x : 0);
     t.wide_stores = wide && is_aligned(p.y, kVectorBytes);
     if (Shared<Tile>::bytes(t) <= shared_limit) return true;
   }
@@ -212,7 +234,7 @@ int64_t cost(const ScaledConv2dParams& p, const Tiling& t) {
   constexpr int64_t sector = 32 / sizeof(typename Tile::Element);
   const bool ragged = !p.channels_last && t.tiles_x > 1;
   const int64_t cells = int64_t{t.images} * t.cells_y * (t.cells_x + (ragged ? sector : 0));
-  return int64_t{t.tiles} * (cells + int64_t{Tile::kOut} * t.taps);
+  return int64_t{t.order.tiles} * (cells + int64_t{Tile::kOut} * t.taps);
 }
 
 // The best tiling of those with halved columns; false if none fits.

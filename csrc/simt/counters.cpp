@@ -129,6 +129,22 @@ void AccessLog::replay_instruction(const std::array<Access, 32>& lanes, unsigned
     counters.global_sectors += sectors;
     counters.global_sectors_ideal += ideal;
     (any->write ? counters.global_bytes_written : counters.global_bytes_read) += uint64_t{count} * bytes;
+    if (block_requests_) keep_requests(lanes, mask);
+  }
+}
+
+void AccessLog::begin_block(RequestLog* requests, uint64_t block) {
+  requests_ = requests;
+  block_requests_ = requests ? &requests->blocks[block] : nullptr;
+}
+
+void AccessLog::keep_requests(const std::array<Access, 32>& lanes, unsigned mask) {
+  const size_t first = block_requests_->requests.size();
+  for (unsigned lane = 0; lane < kLanes; lane++) {
+    if (!(mask >> lane & 1u)) continue;
+    const Access& access = lanes[lane];
+    const auto bytes = static_cast<uint32_t>(((uint64_t{1} << access.bytes) - 1) << access.address % kSectorBytes);
+    block_requests_->add(first, {requests_->number(access.buffer, access.address), access.write ? bytes : 0});
   }
 }
 

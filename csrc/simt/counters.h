@@ -7,6 +7,8 @@
 #include <unordered_map>
 #include <vector>
 
+#include "simt/device_memory.h"
+
 namespace ganops::simt {
 
 struct Counters {
@@ -71,11 +73,19 @@ class AccessLog {
   // Replays the lanes of one warp, adds to the counters and the table, and empties their logs.
   void replay_warp(unsigned warp, Counters& counters);
   AccessTable& table() { return table_; }
+  // Keeps what a block requests, until the next block begins; keeps nothing where the log is null.
+  void begin_block(RequestLog* requests, uint64_t block);
+  void end_turn() {
+    if (block_requests_) block_requests_->end_turn();
+  }
 
  private:
   void replay_instruction(const std::array<Access, 32>& lanes, unsigned count, unsigned mask, Counters& counters);
+  void keep_requests(const std::array<Access, 32>& lanes, unsigned mask);
 
   std::vector<std::vector<Access>> threads_;
+  const RequestLog* requests_ = nullptr;
+  BlockRequests* block_requests_ = nullptr;
   AccessTable table_;
 };
 

@@ -81,6 +81,10 @@ Launch::Launch(const LaunchRequest& request, const Options& options) : request(r
     const Buffer& buffer = request.buffers[i];
     if (buffer.data != nullptr && buffer.bytes > 0) global.track(buffer);
   }
+  if (!options.keep_requests) return;
+  keeps_requests = true;
+  for (const TrackedBuffer& tracked : global.buffers()) requests.place(tracked.begin, tracked.end);
+  requests.blocks.resize(block_count());
 }
 
 void Launch::fail(cudaError_t failure) {
@@ -93,7 +97,7 @@ cudaError_t run(const LaunchRequest& request) {
   static std::vector<std::unique_ptr<Worker>> workers;
   const std::lock_guard<std::mutex> lock(one_at_a_time);
 
-  LaunchRecord record{request.kernel, request.grid, request.block, 0, cudaSuccess, {}, {}, {}, {}};
+  LaunchRecord record{request.kernel, request.grid, request.block, 0, cudaSuccess, {}, {}, {}, {}, {}};
   if (options().refusal != cudaSuccess) return options().refusal;
   const std::string wrong = check_configuration(request, options());
   if (!wrong.empty()) {
@@ -129,6 +133,7 @@ cudaError_t run(const LaunchRequest& request) {
   }
   record.error = static_cast<cudaError_t>(launch.error.load());
   record.diagnostics = launch.diagnostics.all();
+  record.requests = std::move(launch.requests);
   records().push_back(std::move(record));
   return records().back().error;
 }

@@ -22,6 +22,7 @@ struct Options {
   unsigned os_threads = 1;
   DeviceProperties device{80, 108, 163 * 1024};  // an A100
   cudaError_t refusal = cudaSuccess;             // what launches fail with, without running
+  bool keep_requests = false;                    // for the model of device memory; in the check build
 };
 
 struct BufferRecord {
@@ -43,6 +44,7 @@ struct LaunchRecord {
   Counters counters;
   AccessTable accesses;
   std::vector<BufferRecord> buffers;
+  RequestLog requests;  // where they are kept
   std::vector<Diagnostic> diagnostics;
 };
 
@@ -62,6 +64,8 @@ struct Launch {
   std::atomic<int> error{cudaSuccess};
   Diagnostics diagnostics;
   GlobalMemory global;
+  RequestLog requests;
+  bool keeps_requests = false;
 };
 
 Options& options();

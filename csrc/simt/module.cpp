@@ -139,6 +139,21 @@ GANOPS_EXPORT void ganops_simt_refuse(int error) {
   options().refusal = static_cast<cudaError_t>(error);
 }
 
+// Whether launches keep their requests for sectors, for ganops_simt_device_memory. The check build has them.
+GANOPS_EXPORT void ganops_simt_keep_requests(int keep) {
+  options().keep_requests = keep != 0;
+}
+
+// What a launch since the last clear moves of each of its buffers, modelled. The text lives until the next call.
+GANOPS_EXPORT const char* ganops_simt_device_memory(int launch, uint64_t cache_bytes, uint64_t resident_blocks) {
+  static std::string report;
+  report = list(model_device_memory(records()[static_cast<size_t>(launch)].requests, cache_bytes, resident_blocks),
+                [](const Moved& moved) {
+                  return object({{"read", std::to_string(moved.read)}, {"written", std::to_string(moved.written)}});
+                });
+  return report.c_str();
+}
+
 GANOPS_EXPORT void ganops_simt_clear() {
   records().clear();
 }

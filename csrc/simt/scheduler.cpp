@@ -99,6 +99,7 @@ void Worker::run_block(uint64_t block) {
     for (Collective& collective : warps_[i].collectives) collective.open = false;
   }
   shared.begin_block();
+  log.begin_block(launch_->keeps_requests ? &launch_->requests : nullptr, block);
   ready_.clear();
   ready_head_ = 0;
   started_ = at_barrier_ = epoch_ = 0;
@@ -114,6 +115,7 @@ void Worker::run_block(uint64_t block) {
     launch_->fail(cudaErrorLaunchFailure);
   }
   for (unsigned warp = 0; warp < warps_.size() && checking(); warp++) log.replay_warp(warp, counters);
+  log.end_turn();
   counters.blocks++;
 }
 
@@ -229,6 +231,7 @@ void Worker::release_barrier() {
   epoch_++;
   counters.barriers++;
   for (unsigned warp = 0; warp < warps_.size() && checking(); warp++) log.replay_warp(warp, counters);
+  log.end_turn();
 }
 
 void Worker::check_collective(Collective& collective, const LaneCall& call) {

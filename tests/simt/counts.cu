@@ -68,6 +68,22 @@ __global__ void take_turns(int* next_turn, int* turns) {
   turns[atomicAdd(next_turn, 1)] = static_cast<int>(blockIdx.x * blockDim.x + threadIdx.x);
 }
 
+// Every block reads all of x, 32 floats between two barriers, and sums them up.
+__global__ void sum_all(const float* x, float* y, int pieces) {
+  float sum = 0.0f;
+  for (int piece = 0; piece < pieces; piece++) {
+    sum += x[piece * 32 + threadIdx.x];
+    __syncthreads();
+  }
+  y[blockIdx.x * 32 + threadIdx.x] = sum;
+}
+
+// The first half of the blocks writes the even floats, the second half the odd ones.
+__global__ void write_in_halves(float* y) {
+  const int blocks = static_cast<int>(gridDim.x) / 2, half = static_cast<int>(blockIdx.x) / blocks;
+  y[(static_cast<int>(blockIdx.x) % blocks * 32 + threadIdx.x) * 2 + half] = 1.0f;
+}
+
 }  // namespace
 
 #define EXPORT extern "C" __attribute__((visibility("default")))
@@ -107,6 +123,17 @@ EXPORT int run_filter(const float* x, const float* f, float* y, int blocks, int 
 EXPORT int run_read_every_size(const float* x, float* y) {
   return launch(read_every_size, dim3(1), dim3(32), 0, nullptr,
                 {Buffer::input("x", x, 32 * 16), Buffer::output("y", y, 32 * 4)}, static_cast<const void*>(x), y);
+}
+
+EXPORT int run_sum_all(const float* x, float* y, int blocks, int pieces) {
+  return launch(sum_all, dim3(blocks), dim3(32), 0, nullptr,
+                {Buffer::input("x", x, int64_t{pieces} * 128), Buffer::output("y", y, int64_t{blocks} * 128)}, x, y,
+                pieces);
+}
+
+EXPORT int run_write_in_halves(float* y, int blocks) {
+  return launch(write_in_halves, dim3(blocks), dim3(32), 0, nullptr, {Buffer::output("y", y, int64_t{blocks} * 128)},
+                y);
 }
 
 EXPORT int run_properties(DeviceProperties* properties) {

@@ -72,6 +72,7 @@ GANOPS_INLINE void store_first(float* to, Vec<float> v, int64_t count) {
 }
 
 typedef int32_t VecInt __attribute__((vector_size(GANOPS_VECTOR_BYTES)));
+typedef uint8_t VecByte __attribute__((vector_size(GANOPS_VECTOR_BYTES / sizeof(float))));
 
 // Of each lane the greater, the lesser, that of b where either is NaN.
 #if GANOPS_VECTOR_BYTES == 64
@@ -124,6 +125,40 @@ GANOPS_INLINE Vec<T> load_once(const T* p) {
 template <class T>
 GANOPS_INLINE Vec<T> broadcast_once(const T* p) {
   return keep<T>(broadcast(*p));
+}
+
+// A byte for each lane tells what becomes of v: factor times as much where it is `scaled`, zero where it is `dropped`.
+GANOPS_INLINE Vec<float> obey_bytes(Vec<float> v, Vec<float> factor, const uint8_t* bytes, char scaled, char dropped) {
+#if GANOPS_VECTOR_BYTES == 64
+  const __m128i byte = _mm_loadu_si128(reinterpret_cast<const __m128i*>(bytes));
+  const __mmask16 is_scaled = _mm_cmpeq_epi8_mask(byte, _mm_set1_epi8(scaled));
+  const __mmask16 is_kept = _mm_cmpneq_epi8_mask(byte, _mm_set1_epi8(dropped));
+  const auto x = reinterpret_cast<__m512>(v);
+  const __m512 product = _mm512_mask_mul_ps(x, is_scaled, x, reinterpret_cast<__m512>(factor));
+  return reinterpret_cast<Vec<float>>(_mm512_maskz_mov_ps(is_kept, product));
+#else
+  VecByte narrow;
+  std::memcpy(&narrow, bytes, sizeof(narrow));
+  const VecInt byte = __builtin_convertvector(narrow, VecInt);
+  const Vec<float> product = byte == scaled ? v * factor : v;
+  return byte == dropped ? Vec<float>{} : product;
+#endif
+}
+
+// And such bytes: `beyond` where size reaches bound, else `negative` where v's sign is set, else zero.
+GANOPS_INLINE void store_bytes(uint8_t* bytes, Vec<float> v, Vec<float> size, Vec<float> bound, char negative,
+                               char beyond) {
+#if GANOPS_VECTOR_BYTES == 64
+  const __mmask16 is_negative = _mm512_movepi32_mask(reinterpret_cast<__m512i>(v));
+  const __mmask16 is_beyond =
+      _mm512_cmp_ps_mask(reinterpret_cast<__m512>(size), reinterpret_cast<__m512>(bound), _CMP_GE_OQ);
+  _mm_storeu_si128(reinterpret_cast<__m128i*>(bytes),
+                   _mm_mask_set1_epi8(_mm_maskz_set1_epi8(is_negative, negative), is_beyond, beyond));
+#else
+  const VecInt is_negative = reinterpret_cast<VecInt>(v) < 0, is_beyond = size >= bound;  // -1 where it is so
+  const VecByte narrow = __builtin_convertvector(is_beyond ? VecInt{} + beyond : is_negative & negative, VecByte);
+  std::memcpy(bytes, &narrow, sizeof(narrow));
+#endif
 }
 
 // Calls f(std::integral_constant<int, i>) for each i < n: a loop whose index is a constant in every turn.

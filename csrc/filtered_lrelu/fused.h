@@ -11,9 +11,10 @@ struct Activation {
 
   // codes: of these samples; null if none are kept.
   GANOPS_INLINE Vec<float> operator()(Vec<float> u, uint8_t* codes) const {
-    if constexpr (obey) return obey_codes(u, slope, codes);
+    constexpr char kNegative = static_cast<char>(Code::negative), kClamped = static_cast<char>(Code::clamped);
+    if constexpr (obey) return obey_bytes(u, slope, codes, kNegative, kClamped);
     const Vec<float> v = greater(u * slope, u);
-    if (codes) save_codes(codes, u, magnitude(v), bound);
+    if (codes) store_bytes(codes, u, magnitude(v), bound, kNegative, kClamped);
     return greater(-bound, lesser(bound, v));  // NaN stays NaN
   }
   Vec<float> slope, bound;

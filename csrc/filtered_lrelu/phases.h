@@ -33,10 +33,9 @@ void join_phases(E* to, const E* from, int64_t stride, int64_t phases, int64_t n
   (phases == 2 ? join_fixed<2, E> : phases == 4 ? join_fixed<4, E> : join_fixed<0, E>)(to, from, stride, phases, n);
 }
 
-constexpr uint8_t kPositive = static_cast<uint8_t>(Code::positive), kClamped = static_cast<uint8_t>(Code::clamped);
 constexpr int kCodeMask = (1 << kCodeBits) - 1;
 
-// `count` codes of a row, from sample `lead` of rows kept phase by phase to bytes of four; kPositive fills the last
+// `count` codes of a row, from sample `lead` of rows kept phase by phase to bytes of four; zeros fill the last
 // one. Whole bytes are made of codes equally far apart in their phases.
 template <int phases>
 void pack_fixed(uint8_t* __restrict to, const uint8_t* __restrict from, int64_t stride, int64_t lead, int64_t count) {
@@ -78,8 +77,9 @@ void unpack_fixed(uint8_t* __restrict to, int64_t n, const uint8_t* __restrict f
     }
   }
   for (; i < end; i++) to[i] = from[byte(i)] >> shift(i) & kCodeMask;
-  std::fill_n(to, begin, kClamped);
-  std::fill(to + end, to + n, kClamped);
+  const auto clamped = static_cast<uint8_t>(Code::clamped);
+  std::fill_n(to, begin, clamped);
+  std::fill(to + end, to + n, clamped);
 }
 
 inline void unpack_codes(uint8_t* to, int64_t stride, int64_t phases, int64_t n, const uint8_t* from, int64_t column,
@@ -87,41 +87,5 @@ inline void unpack_codes(uint8_t* to, int64_t stride, int64_t phases, int64_t n,
   const auto unpack = phases == 2 ? unpack_fixed<2> : phases == 4 ? unpack_fixed<4> : unpack_fixed<0>;
   for (int64_t q = 0; q < phases; q++) unpack(to + q * stride, n, from, column + q, phases, width);
 }
-
-// Of a vector of samples: what their codes make of them, and codes by signs and by which are beyond the bound.
-#if GANOPS_VECTOR_BYTES == 64
-GANOPS_INLINE Vec<float> obey_codes(Vec<float> u, Vec<float> slope, const uint8_t* codes) {
-  const __m128i code = _mm_loadu_si128(reinterpret_cast<const __m128i*>(codes));
-  const __mmask16 negative = _mm_cmpeq_epi8_mask(code, _mm_set1_epi8(static_cast<char>(Code::negative)));
-  const __mmask16 kept = _mm_cmpneq_epi8_mask(code, _mm_set1_epi8(static_cast<char>(Code::clamped)));
-  const __m512 x = reinterpret_cast<__m512>(u);
-  const __m512 v = _mm512_mask_mul_ps(x, negative, x, reinterpret_cast<__m512>(slope));
-  return reinterpret_cast<Vec<float>>(_mm512_maskz_mov_ps(kept, v));
-}
-GANOPS_INLINE void save_codes(uint8_t* codes, Vec<float> u, Vec<float> size, Vec<float> bound) {
-  const __mmask16 negative = _mm512_movepi32_mask(reinterpret_cast<__m512i>(u));
-  const __mmask16 clamped =
-      _mm512_cmp_ps_mask(reinterpret_cast<__m512>(size), reinterpret_cast<__m512>(bound), _CMP_GE_OQ);
-  const __m128i signs = _mm_maskz_set1_epi8(negative, static_cast<char>(Code::negative));
-  _mm_storeu_si128(reinterpret_cast<__m128i*>(codes),
-                   _mm_mask_set1_epi8(signs, clamped, static_cast<char>(Code::clamped)));
-}
-#else
-typedef uint8_t VecByte __attribute__((vector_size(GANOPS_VECTOR_BYTES / sizeof(float))));
-
-GANOPS_INLINE Vec<float> obey_codes(Vec<float> u, Vec<float> slope, const uint8_t* codes) {
-  VecByte bytes;
-  std::memcpy(&bytes, codes, sizeof(bytes));
-  const VecInt code = __builtin_convertvector(bytes, VecInt);
-  const Vec<float> v = code == static_cast<int>(Code::negative) ? u * slope : u;
-  return code == static_cast<int>(Code::clamped) ? Vec<float>{} : v;
-}
-GANOPS_INLINE void save_codes(uint8_t* codes, Vec<float> u, Vec<float> size, Vec<float> bound) {
-  const VecInt negative = reinterpret_cast<VecInt>(u) < 0, clamped = size >= bound;  // -1 where it is so
-  const VecByte bytes =
-      __builtin_convertvector(clamped ? VecInt{} + static_cast<int>(Code::clamped) : -negative, VecByte);
-  std::memcpy(codes, &bytes, sizeof(bytes));
-}
-#endif
 
 }  // namespace ganops::GANOPS_ISA

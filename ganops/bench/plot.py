@@ -29,7 +29,7 @@ def save_plot(report: Report, path: Path) -> None:
         axes[2].plot([row.flops / 1e9 for row in points], [row.median(row.main) for row in points], "o-", label=name)
     if series:
         axes[2].set(xscale="log", yscale="log", xlabel="GFLOP", ylabel="ms", title="growth (measured)", aspect="equal")
-        axes[2].legend(fontsize=7)
+        axes[2].legend(fontsize=7, loc="upper center", bbox_to_anchor=(0.5, -0.15))
     machine = report.machine
     figure.suptitle(f"{machine['processor']}, {machine['threads']} threads, torch {machine['torch']}", fontsize=10)
     figure.tight_layout()

@@ -141,7 +141,7 @@ def layers() -> list[Layer]:
             Layer(64, 32, 128, 1.2, up=2, channels_last=last),
             Layer(64, 32, 512, 1.2, up=2, channels_last=last),
             Layer(32, 64, 1025, 1.2, down=2, channels_last=last),
-            Layer(512, 512, 148, 1.2, taps=1, channels_last=last),
+            Layer(512, 512, 148, 1.3, taps=1, channels_last=last),
             Layer(64, 3, 256, 1.2, taps=1, channels_last=last),
         ]
     return [

@@ -77,6 +77,17 @@ def test_phases_serve_only_where_no_gradient_is_needed(wanted: str) -> None:
     assert torch.autograd.grad(y.square().sum(), tensors[wanted])[0].abs().max() > 0
 
 
+def test_a_lone_sample_s_weight_is_demodulated(monkeypatch) -> None:
+    """Where it is smaller than the image: no pass follows the convolution."""
+    x, weight, styles = normal(1, 4, 16, 16), normal(5, 4, 1, 1), normal(1, 4)
+    with ganops.backend("reference"):
+        expected = ganops.modulated_conv2d(x, weight, styles)
+    calls: list[str] = []
+    monkeypatch.setattr(modulated_conv2d, "call", lambda name, *args: calls.append(name))
+    torch.testing.assert_close(ganops.modulated_conv2d(x, weight, styles), expected)
+    assert not calls
+
+
 @pytest.mark.parametrize("options", [[], ["--backward", "--processor-time"]], ids=str)
 def test_benchmark(options: list[str]) -> None:
     script = Path(__file__).resolve().parents[1] / "benchmarks" / "modulated_conv2d.py"

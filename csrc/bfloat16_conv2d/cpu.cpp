@@ -22,8 +22,8 @@ GANOPS_INLINE void pack_pairs(const T* even, const T* odd, float even_scale, flo
   }
 }
 
-constexpr int64_t kLine = 64 / sizeof(uint32_t);  // of a cache
-constexpr int64_t kBlockRows = 128;               // output channels, for threads to share a tile
+constexpr int64_t kWordLine = kLine<uint32_t>;
+constexpr int64_t kBlockRows = 128;  // output channels, for threads to share a tile
 
 // How outputs are cut into tiles, and a packed tile: [parts, pairs, positions].
 struct Tiling {
@@ -48,8 +48,8 @@ Tiling tiling_of(const Bfloat16Conv2dParams& p, int64_t pair_step, int64_t colum
   const int64_t most_rows = std::clamp<int64_t>(positions / t.row - (p.kernel_height - 1), 1, p.out_height);
   t.in_y = ceil_div(p.out_height, most_rows);
   t.rows = ceil_div(p.out_height, t.in_y);
-  const int64_t lines = ceil_div((t.rows + p.kernel_height - 1) * t.row, kLine);
-  t.stride = (lines + 1 - lines % 2) * kLine;  // an odd number of lines spreads pairs over the cache
+  const int64_t lines = ceil_div((t.rows + p.kernel_height - 1) * t.row, kWordLine);
+  t.stride = (lines + 1 - lines % 2) * kWordLine;  // an odd number of lines spreads pairs over the cache
   return t;
 }
 
@@ -191,8 +191,9 @@ void convolve(const Bfloat16Conv2dParams& p) {
   const int64_t out_plane = p.out_height * p.out_width;
   parallel_for(p.n * tiles * row_blocks, 1, [&](int64_t begin, int64_t end) {
     Product product;
-    std::vector<uint32_t> memory(p.parts * t.pairs * t.stride + Product::kColumns + kLine);
-    uint32_t* packed = memory.data() + kLine - reinterpret_cast<uintptr_t>(memory.data()) / sizeof(uint32_t) % kLine;
+    std::vector<uint32_t> memory(p.parts * t.pairs * t.stride + Product::kColumns + kWordLine);
+    uint32_t* packed =
+        memory.data() + kWordLine - reinterpret_cast<uintptr_t>(memory.data()) / sizeof(uint32_t) % kWordLine;
     std::vector<float> sums(kBlockRows * ceil_div(t.stride, Product::kColumns) * Product::kColumns);
     for (int64_t i = begin, packed_tile = -1; i < end; i++) {
       const int64_t tile = i / row_blocks, n = tile / tiles;

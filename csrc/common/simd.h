@@ -328,6 +328,16 @@ GANOPS_INLINE void store_first(uint32_t* to, Vec<uint32_t> v, int64_t count) {
     std::memcpy(to, &v, count * sizeof(uint32_t));
 }
 
+constexpr int64_t kLineBytes = 64;  // a cache line
+template <class T>
+constexpr int64_t kLine = kLineBytes / sizeof(T);
+
+// Starts to fetch a row, which may lie outside the tensor. Rows are too short for the processor to run ahead by itself.
+template <class T>
+GANOPS_INLINE void prefetch(const T* row, int64_t n) {
+  for (int64_t i = 0; i < n; i += kLine<T>) __builtin_prefetch(row + i);
+}
+
 // Memory that will not be read before it has left the caches is written past them: a store would fetch its line first.
 // What is streamed is in order for other threads after finish_streams.
 constexpr int64_t kStreamedBytes = 8 << 20;

@@ -44,7 +44,7 @@ void read_row(const Plan<C>& plan, const Tile<C>& t, int64_t sample, int64_t cha
   } else {
     C* line = plan.in_rows.phases == 1 ? to : t.line;
     const T* from = x + ((sample * p.channels + channel) * p.height + y) * p.width + t.x.in_begin;
-    for (int64_t i = begin; i < end; i += 64 / sizeof(T)) __builtin_prefetch(from + kRowsAhead * p.width + i);
+    prefetch(from + kRowsAhead * p.width + begin, end - begin);
     std::fill_n(line, begin, C(0));
     if constexpr (std::is_same_v<T, float>) {
       for (int64_t i = begin; i < end; i += kLanes<float>)

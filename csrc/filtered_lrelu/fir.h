@@ -52,7 +52,7 @@ class Downsampling {
  private:
   static_assert(taps % down == 0 && taps % 2 == 0);
   static constexpr int kRows = symmetric ? taps : taps / down;
-  static constexpr int at(int i) { return i - floor_div(i, kRows) * kRows; }
+  static constexpr int64_t at(int i) { return floor_mod(i, kRows); }
 
   const float* coef;  // [taps], left in memory, so that rows have the registers
   Vec<float> rows[kRows];

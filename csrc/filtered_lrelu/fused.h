@@ -151,7 +151,7 @@ void narrow_rows(const Plan<float>& plan, const Tile<float>& t) {
       Vec<float> sum[kOutPhases] = {}, v[kGroup][kShifts];
       // Samples of phase q meet the taps that those of phase `mirror` meet in opposite order: both are loaded at once.
       unrolled<kGroup>([&](auto q) __attribute__((always_inline)) {
-        constexpr int kMirror = ((taps - 1 + 2 * lead - q) % kGroup + kGroup) % kGroup;
+        constexpr int kMirror = floor_mod(taps - 1 + 2 * lead - q, kGroup);
         if constexpr (q > kMirror) return;
         load_shifted(v[q], in + q * plan.rows.phase_stride + i);
         load_shifted(v[kMirror], in + kMirror * plan.rows.phase_stride + i);
@@ -172,7 +172,7 @@ void narrow_rows(const Plan<float>& plan, const Tile<float>& t) {
         });
       });
       const int64_t left = t.x.out_count - i * kOutPhases;
-      prefetch_row(out + kRowsAhead * t.output_stride + i * kOutPhases, kOutPhases * kLanes<float>);
+      prefetch(out + kRowsAhead * t.output_stride + i * kOutPhases, kOutPhases * kLanes<float>);
       if constexpr (kOutPhases == 2) interleave(sum[0], sum[1]);
       unrolled<kOutPhases>([&](auto s) __attribute__((always_inline)) {
         store_first(out + i * kOutPhases + s * kLanes<float>, sum[s], left - s * kLanes<float>);
@@ -251,20 +251,22 @@ void narrow_full(const Plan<float>& plan, const Tile<float>& t) {
     kColumns[first % kPhases](plan, t, in, coef, t.lowered + s * plan.out_phase_stride, out_stride, n);
   }
   for (int64_t row = 0; row < t.y.out_count; row++) {
-    prefetch_row(t.output + (row + kRowsAhead) * t.output_stride, t.x.out_count);
+    prefetch(t.output + (row + kRowsAhead) * t.output_stride, t.x.out_count);
     join_phases(t.output + row * t.output_stride, t.lowered + row * out_stride, plan.out_phase_stride, kOutPhases,
                 t.x.out_count);
   }
 }
 
-// The filters of the StyleGAN3 networks: 6 taps per phase upsampling, as many output rows under way downsampling.
+// Of the StyleGAN3 networks' filters: per phase upsampling, and output rows under way downsampling.
+constexpr int kPhaseTaps = 6;
+
 template <int up, int down, bool full_up, bool full_down, bool obey, bool symmetric>
 constexpr Passes<float> fused_passes() {
-  constexpr int kTaps = 6, kDownTaps = kTaps * down;
+  constexpr int kDownTaps = kPhaseTaps * down, kTapsX = full_up ? kPhaseTaps : 1, kWalkTaps = full_down ? 0 : kDownTaps;
+  constexpr bool kAdds = full_down || symmetric;  // a walk that does not downsample is one, whatever the filter
   Passes<float> passes{};
-  passes.widen = widen_fused<up, down, kTaps>;
-  passes.columns = columns_fused < up, down, kTaps, full_up ? kTaps : 1, full_down ? 0 : kDownTaps, obey,
-  full_down || symmetric > ;
+  passes.widen = widen_fused<up, down, kPhaseTaps>;
+  passes.columns = columns_fused<up, down, kPhaseTaps, kTapsX, kWalkTaps, obey, kAdds>;
   if constexpr (full_down)
     passes.narrow = narrow_full<up, down, kDownTaps, symmetric>;
   else
@@ -275,11 +277,10 @@ constexpr Passes<float> fused_passes() {
 
 template <int up, int down, bool full_up, bool full_down, bool obey>
 bool choose_fused(const FilteredLreluParams& p, Passes<float>& passes) {
-  constexpr int kTaps = 6;
   const bool match = p.up == up && p.down == down && obey == (p.read_codes != nullptr) && p.gain > 0 && p.slope <= 1 &&
-                     p.slope != 0 && p.fu.separable != full_up && p.fu.width == kTaps * up &&
-                     p.fu.height == kTaps * up && p.fd.separable != full_down && p.fd.width == kTaps * down &&
-                     p.fd.height == kTaps * down;
+                     p.slope != 0 && p.fu.separable != full_up && p.fu.width == kPhaseTaps * up &&
+                     p.fu.height == kPhaseTaps * up && p.fd.separable != full_down && p.fd.width == kPhaseTaps * down &&
+                     p.fd.height == kPhaseTaps * down;
   if (!match) return false;
   // A full filter's differences would turn infinite samples into NaN.
   const bool symmetric = is_symmetric<float>(p.fd) && (!full_down || p.clamp >= 0);

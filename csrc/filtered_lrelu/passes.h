@@ -4,12 +4,6 @@ namespace ganops::GANOPS_ISA {
 
 constexpr int64_t kRowsAhead = 3;  // rows that are asked for before they are needed
 
-// Starts to fetch a row, to be written. It may lie outside the tensor.
-template <class C>
-GANOPS_INLINE void prefetch_row(const C* row, int64_t n) {
-  for (int64_t i = 0; i < n; i += 64 / sizeof(C)) __builtin_prefetch(row + i, 1);
-}
-
 template <class C>
 struct Tile {
   Tile(const Plan<C>& plan, C* scratch, int64_t tile_x, int64_t tile_y)
@@ -137,7 +131,7 @@ void narrow(const Plan<C>& plan, const Tile<C>& t) {
       else
         correlate<taps>(to, n, t.upsampled + (t.y.lead + row * p.down) * plan.rows.stride, plan.down_full, s);
     }
-    prefetch_row(t.output + (row + kRowsAhead) * t.output_stride, t.x.out_count);
+    prefetch(t.output + (row + kRowsAhead) * t.output_stride, t.x.out_count);
     join_phases(t.output + row * t.output_stride, t.line, plan.out_phase_stride, phases, t.x.out_count);
   }
 }

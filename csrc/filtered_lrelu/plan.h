@@ -24,7 +24,7 @@ constexpr int64_t kPageElements = 512;       // rows a multiple of this apart wo
 inline int64_t round_up(int64_t a, int64_t unit) {
   return ceil_div(a, unit) * unit;
 }
-inline int64_t floor_mod(int64_t a, int64_t b) {
+constexpr int64_t floor_mod(int64_t a, int64_t b) {
   return (a % b + b) % b;
 }
 

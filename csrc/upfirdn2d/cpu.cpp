@@ -29,15 +29,6 @@ constexpr int64_t kGroup = 1 << 8;        // narrow planes are filtered side by 
 constexpr int64_t kUnroll = 4;            // vectors of a row summed at once, so that taps are loaded once for all
 constexpr int64_t kMaxTaps = 12;          // taps of one pass over a row
 constexpr int64_t kRowsAhead = 2;         // input rows that are asked for before they are needed
-constexpr int64_t kLineBytes = 64;        // a cache line
-template <class T>
-constexpr int64_t kLine = kLineBytes / sizeof(T);
-
-// Starts to fetch a row, which may lie outside the tensor. Rows are too short for the processor to run ahead by itself.
-template <class T>
-GANOPS_INLINE void prefetch(const T* row, int64_t n) {
-  for (int64_t i = 0; i < n; i += kLine<T>) __builtin_prefetch(row + i);
-}
 
 // y[i] (+)= sum over t of taps[t] * rows[offsets[t] + i] for i < n. Reads up to a vector beyond n, writes n elements.
 template <bool accumulate, int64_t count, class C>

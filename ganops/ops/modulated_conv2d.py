@@ -175,7 +175,7 @@ def _modulated_conv2d(
         return scaled_convolution(x, weight, styles, geometry)
 
     graph = needs_graph(x, weight, styles, noise, bias)
-    if not graph and scale is not None and is_lone(x, weight):
+    if not graph and scale is not None and is_lone(x, weight):  # spares a pass over the result if nothing else follows
         weight, scale = weight * scale.reshape(-1, 1, 1, 1), None
     resampling = (up, down, padding, f, flip_weight)
     return convolve_and_finish(convolve, x, weight, graph, resampling, scale, noise, bias, activation).to(x.dtype)

@@ -3,6 +3,7 @@
 #include <torch/csrc/stable/ops.h>
 
 #include <algorithm>
+#include <atomic>
 #include <cmath>
 #include <cstdint>
 #include <cstring>
@@ -31,10 +32,19 @@ Bfloat16Unit bfloat16_unit();
 // Whether vectors multiply bfloat16, beside tiles or without.
 bool has_avx512_bf16();
 
-// Runs f(begin, end) over [0, n) on torch's threads; each call gets at least `grain` items.
+// Runs f(begin, end) over [0, n) on torch's threads, in ranges of at least `grain` items. A thread that is done with
+// one takes the next: cores are neither equally fast nor equally free.
 template <class F>
 void parallel_for(int64_t n, int64_t grain, const F& f) {
-  if (n > 0) torch::stable::parallel_for(0, n, grain, f);
+  constexpr int64_t kRanges = 8;  // a thread
+  if (n <= 0) return;
+  const int64_t threads = torch::stable::get_num_threads();
+  const int64_t ranges = threads == 1 ? 1 : std::min(kRanges * threads, ceil_div(n, grain));
+  const int64_t range = ceil_div(n, ranges);
+  std::atomic<int64_t> next{0};
+  torch::stable::parallel_for(0, ranges, 1, [&](int64_t, int64_t) {
+    for (int64_t begin; (begin = next.fetch_add(range)) < n;) f(begin, std::min(begin + range, n));
+  });
 }
 
 }  // namespace ganops

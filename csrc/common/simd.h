@@ -271,6 +271,9 @@ inline void store_row(Half* to, const float* from, int64_t n) {
 GANOPS_INLINE Vec<float> as_floats(Vec<uint32_t> bits) {
   return reinterpret_cast<Vec<float>>(bits);
 }
+GANOPS_INLINE Vec<uint32_t> as_bits(Vec<float> v) {
+  return reinterpret_cast<Vec<uint32_t>>(v);
+}
 GANOPS_INLINE Vec<float> first_of(Vec<uint32_t> pairs) {
   return as_floats(pairs << 16);
 }
@@ -362,6 +365,14 @@ GANOPS_INLINE void stream(float* p, Vec<float> v) {
 #else
   store(p, v);
 #endif
+}
+
+// A row that may start and end anywhere: what is no whole vector of y is stored.
+inline void stream_row(float* to, const float* from, int64_t n) {
+  int64_t i = std::min(-elements_into_vector(to) & (kLanes<float> - 1), n);
+  store_row(to, from, i);
+  for (; i + kLanes<float> <= n; i += kLanes<float>) stream(to + i, load(from + i));
+  store_row(to + i, from + i, n - i);
 }
 
 inline void finish_streams() {

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from .._weight_gradients import weight_gradients_disabled
 from ..reference.modulated_conv2d import scaled
-from . import bfloat16_conv2d as bfloat16
+from . import gemm_conv2d as gemm
 from . import winograd_conv2d as winograd
 
 Pair = tuple[int, int]
@@ -118,8 +118,8 @@ def convolution(x: Tensor, weight: Tensor, geometry: Geometry, scale: Tensor | N
             around = (weight.shape[2] - 1 - around[0], weight.shape[3] - 1 - around[1])
         if min(around) >= 0 and winograd.serves(x, plain, around):
             return winograd.winograd_conv2d(x, plain.flip([2, 3]) if flips else plain, scale, around)
-        if min(around) >= 0 and bfloat16.serves(x, plain):
-            return bfloat16.bfloat16_conv2d(x, plain.flip([2, 3]) if flips else plain, scale, around)
+        if min(around) >= 0 and gemm.serves(x, plain):
+            return gemm.gemm_conv2d(x, plain, scale, around, flips)
     y: Tensor = torch.ops.aten.convolution(scaled(x, scale), weight.to(x.dtype), None, *geometry.arguments())
     return y
 

@@ -43,7 +43,7 @@ def upsample_and_finish(
     f: Tensor | None,
     *finish: Any,
 ) -> Tensor:
-    """The convolution (weight not flipped) of x with zeros in between, the filter, and all that ``finish`` lists.
+    """The correlation of x with zeros in between, the filter, and all that ``finish`` lists.
 
     The padding is in the upsampled image; ``finish`` is scale, noise, bias and the activation.
     """
@@ -51,7 +51,7 @@ def upsample_and_finish(
     phases = []
     for y_phase in range(2):
         for x_phase in range(2):
-            taps = weight[..., y_phase::2, x_phase::2].flip([-2, -1])
+            taps = weight[..., (height - 1 - y_phase) % 2 :: 2, (width - 1 - x_phase) % 2 :: 2]
             around = (taps.shape[-2] - 1, taps.shape[-1] - 1)
             phases.append(convolve(x, taps, Geometry(padding=around)))
     x0, x1, y0, y1 = padding

@@ -14,7 +14,7 @@ from .._formats import memory_format
 from .._weight_gradients import skippable
 from ..reference import modulated_conv2d as reference
 from ..reference.bias_act import compute_dtype, keeps
-from . import _phases, bfloat16_conv2d, winograd_conv2d
+from . import _phases, gemm_conv2d, winograd_conv2d
 from ._convolution import Geometry, channel_dot, is_lone, needs_graph, scaled_convolution
 from ._library import Operator, register
 from .bias_act import for_dtype, parse_activation, slope, sum_to_bias
@@ -197,7 +197,7 @@ def convolve_and_finish(
     pads = reference.resampling_padding(padding, filter_taps(f), up, down)
     x = x.to(_work_dtype(x, weight, graph, up, down, pads))
     if not graph and _phases.serves(x, weight, up, down, pads):
-        taps = weight.flip([-2, -1]) if flip_weight else weight
+        taps = weight if flip_weight else weight.flip([-2, -1])
         return _phases.upsample_and_finish(convolve, x, taps, pads, f, scale, noise, bias, *activation)
     return finish(resampled_conv2d(convolve, x, weight, *resampling), scale, noise, bias, activation)
 
@@ -213,9 +213,9 @@ def _work_dtype(
         return x.dtype
     if x.dtype == torch.bfloat16 and not graph:
         is_plain = up == down == 1
-        if is_plain and bfloat16_conv2d.serves(x, weight):
+        if is_plain and gemm_conv2d.serves(x, weight):
             return x.dtype
-        if _phases.serves(x, weight, up, down, pads) and bfloat16_conv2d.serves(x, weight[..., ::2, ::2]):
+        if _phases.serves(x, weight, up, down, pads) and gemm_conv2d.serves(x, weight[..., ::2, ::2]):
             return x.dtype
         beaten = is_plain and winograd_conv2d.beats_bfloat16(x, weight, (pads[2], pads[0]))
         if _multiplies_bfloat16() and not beaten:

@@ -1,7 +1,7 @@
 #include <torch/csrc/stable/ops.h>
 
-#include "bfloat16_conv2d/params.h"
 #include "common/host.h"
+#include "gemm_conv2d/params.h"
 
 namespace ganops {
 namespace {
@@ -14,10 +14,10 @@ int64_t outputs(int64_t size, int64_t pad, int64_t taps) {
 
 }  // namespace
 
-// x [N, I, H, W] times scale [N, I], and weight [O, I, kh, kw], correlated with stride 1 and this padding: bfloat16
-// factors where x has that dtype, and the three products of params.h where it is float32.
-Tensor bfloat16_conv2d(const Tensor& x_any, const Tensor& weight, const std::optional<Tensor>& scale_any, int64_t pad_y,
-                       int64_t pad_x) {
+// x [N, I, H, W] times scale [N, I], in bfloat16 or float32, and weight [O, I, kh, kw] with stride 1 and this padding:
+// correlated, or convolved if it flips. splits: float32 as bfloat16x3 of params.h.
+Tensor gemm_conv2d(const Tensor& x_any, const Tensor& weight, const std::optional<Tensor>& scale_any, int64_t pad_y,
+                   int64_t pad_x, bool flips, bool splits) {
   const bool is_float = x_any.scalar_type() == ScalarType::Float;
   STD_TORCH_CHECK(x_any.dim() == 4 && (is_float || x_any.scalar_type() == ScalarType::BFloat16),
                   "x must be [N, C, H, W] in bfloat16 or float32");
@@ -26,7 +26,9 @@ Tensor bfloat16_conv2d(const Tensor& x_any, const Tensor& weight, const std::opt
   STD_TORCH_CHECK(!scale_any || (scale_any->dim() == 2 && scale_any->size(0) == x_any.size(0) &&
                                  scale_any->size(1) == x_any.size(1)),
                   "scale must be [", x_any.size(0), ", ", x_any.size(1), "]");
-  const Tensor x = torch::stable::contiguous(x_any), taps = *in_compute_dtype(x, weight);
+  const Factors factors = !is_float ? Factors::bfloat16 : splits ? Factors::bfloat16x3 : Factors::float32;
+  const Tensor x = torch::stable::contiguous(x_any);
+  const Tensor taps = weight.scalar_type() == ScalarType::Float ? weight : torch::stable::to(weight, ScalarType::Float);
   const std::optional<Tensor> scale = in_compute_dtype(x, scale_any);
   const int64_t n = x.size(0), in = x.size(1), out = weight.size(0);
   const int64_t kernel_height = weight.size(2), kernel_width = weight.size(3);
@@ -34,36 +36,43 @@ Tensor bfloat16_conv2d(const Tensor& x_any, const Tensor& weight, const std::opt
   const int64_t out_width = outputs(x.size(3), pad_x, kernel_width);
   Tensor y = new_tensor(x, {n, out, out_height, out_width});
 
-  // Tiles of a matrix unit are multiplied in pairs of groups.
-  const int64_t groups = ceil_div(out, 2 * kFilterRows) * 2, blocks = ceil_div(in, 2 * kPairs),
-                parts = is_float ? 2 : 1;
-  const int64_t count = groups * parts * kernel_height * kernel_width * blocks * kFilterBlock;
-  Tensor filters = new_tensor(x, {count, is_float ? 1 : 2});
-  auto* packed = static_cast<uint32_t*>(filters.mutable_data_ptr());
-  launch_bfloat16_filters_cpu({static_cast<const float*>(taps.const_data_ptr()), packed, out, in,
-                               kernel_height * kernel_width, groups, blocks, parts});
+  GemmFilters f{};
+  f.filters = static_cast<const float*>(taps.const_data_ptr());
+  for (int64_t dim = 0; dim < 4; dim++) f.strides[dim] = taps.stride(dim);
+  for (int64_t dim = 2; dim < 4 && flips; dim++) {
+    f.filters += (taps.size(dim) - 1) * taps.stride(dim);
+    f.strides[dim] = -taps.stride(dim);
+  }
+  f.factors = factors;
+  f.out = out, f.in = in, f.kernel_height = kernel_height, f.kernel_width = kernel_width;
+  f.groups = ceil_div(out, 2 * kFilterRows) * 2;  // tiles of a matrix unit are multiplied in pairs of groups
+  f.blocks = ceil_div(in, channels_in_word(factors) * kFilterWords);
+  const int64_t words = f.groups * parts_of(factors) * kernel_height * kernel_width * f.blocks * kFilterBlock;
+  Tensor packed = new_tensor(x, {words, is_float ? 1 : 2});
+  f.packed = static_cast<uint32_t*>(packed.mutable_data_ptr());
+  launch_gemm_filters_cpu(f);
 
-  Bfloat16Conv2dParams p{};
+  GemmConv2dParams p{};
   p.x = x.const_data_ptr();
   p.scale = static_cast<const float*>(data_or_null(scale));
-  p.filters = packed;
+  p.filters = f.packed;
   p.y = y.mutable_data_ptr();
-  p.dtype = dtype_of(x);
+  p.factors = factors;
   p.n = n, p.in = in, p.height = x.size(2), p.width = x.size(3);
   p.out = out, p.out_height = out_height, p.out_width = out_width;
   p.kernel_height = kernel_height, p.kernel_width = kernel_width;
   p.pad_y = pad_y, p.pad_x = pad_x;
-  p.blocks = blocks, p.parts = parts;
+  p.blocks = f.blocks;
   if (kernel_height * kernel_width == 1 && pad_y == 0 && pad_x == 0) {  // all pixels are one row
     p.width = p.out_width = p.height * p.width;
     p.height = p.out_height = 1;
   }
-  launch_bfloat16_conv2d_cpu(p);
+  launch_gemm_conv2d_cpu(p);
   return y;
 }
 
 }  // namespace ganops
 
 STABLE_TORCH_LIBRARY_IMPL(ganops, CPU, m) {
-  m.impl("bfloat16_conv2d", TORCH_BOX(&ganops::bfloat16_conv2d));
+  m.impl("gemm_conv2d", TORCH_BOX(&ganops::gemm_conv2d));
 }

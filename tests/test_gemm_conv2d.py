@@ -1,9 +1,9 @@
-"""The convolution of bfloat16 factors on CPUs: its error, and where it serves."""
+"""The convolution as an implicit matrix product on CPUs: its error, and where it serves."""
 
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import pytest
@@ -12,12 +12,12 @@ import torch.nn.functional as F
 from torch import Tensor
 
 import ganops
-from ganops.ops import _convolution, bfloat16_conv2d
+from ganops.ops import _convolution, gemm_conv2d
 from ganops.ops._convolution import Geometry, scaled_convolution
 
 pytestmark = pytest.mark.skipif(ganops.backends()["cpu"] != "available", reason="no compiled kernels")
 
-convolve = bfloat16_conv2d.bfloat16_conv2d
+convolve = gemm_conv2d.gemm_conv2d
 # RMS of a result's error over that of the result: a few roundings of factors and results to 8 bits.
 ROUNDINGS = 2**-7
 SIZES = [(1, 3, 3), (5, 9, 26), (1, 6, 131), (1, 70, 80), (1, 1, 700)]
@@ -33,6 +33,11 @@ def rms_error(actual: Tensor, expected: Tensor) -> float:
 
 def scaled(x: Tensor, scale: Tensor) -> Tensor:
     return x.float() * scale[:, :, None, None]
+
+
+def in_three_products(x: Tensor, weight: Tensor, scale: Tensor | None, padding: Sequence[int]) -> Tensor:
+    y: Tensor = torch.ops.ganops.gemm_conv2d(x, weight, scale, *padding, False, True)
+    return y
 
 
 @pytest.mark.parametrize("kernel", [(1, 1, 0, 0), (3, 3, 1, 1), (1, 2, 0, 1), (2, 2, 1, 1), (3, 3, 5, 3)], ids=str)
@@ -54,12 +59,16 @@ def test_every_size(size: tuple[int, int, int], channels: tuple[int, int], kerne
     assert ((y - expected).abs() <= expected.abs() * 2**-8 + rms * 1e-5).all()  # rounded once
 
     x = normal(n, channels[0], height, width)
-    y = convolve(x, weight, scale, padding)
     factors = scaled(x, scale).double(), weight.double()
     expected = F.conv2d(*factors, padding=padding)
+    largest = F.conv2d(*(t.abs() for t in factors), padding=padding)
+    y = convolve(x, weight, scale, padding)
+    assert y.shape == expected.shape and y.dtype == torch.float32
+    assert ((y - expected).abs() <= 16 * 2**-24 * largest).all()
+
+    y = in_three_products(x, weight, scale, padding)
     assert y.shape == expected.shape and y.dtype == torch.float32
     # Of each product, that of what was left, and what the roundings of that left: at most 2**-16 each.
-    largest = F.conv2d(*(t.abs() for t in factors), padding=padding)
     assert ((y - expected).abs() <= 4 * 2**-16 * largest).all()
     assert rms_error(y, expected) <= 1e-5
 
@@ -67,29 +76,33 @@ def test_every_size(size: tuple[int, int, int], channels: tuple[int, int], kerne
 def test_strides_and_dtypes() -> None:
     x, weight = normal(2, 8, 12, 11).to(memory_format=torch.channels_last), normal(3, 8, 3, 3).transpose(2, 3)
     expected = F.conv2d(x.double(), weight.double(), padding=1)
-    assert rms_error(convolve(x, weight, None, (1, 1)), expected) <= 1e-5
-    assert rms_error(convolve(x, weight.double(), torch.ones(2, 8).double(), (1, 1)), expected) <= 1e-5
+    assert rms_error(convolve(x, weight, None, (1, 1)), expected) <= 1e-6
+    assert rms_error(convolve(x, weight.double(), torch.ones(2, 8).double(), (1, 1)), expected) <= 1e-6
+    assert rms_error(convolve(x, weight.flip([2, 3]), None, (1, 1), flips=True), expected) <= 1e-6
+    assert rms_error(in_three_products(x, weight, None, (1, 1)), expected) <= 1e-5
     assert rms_error(convolve(x.bfloat16(), weight.bfloat16(), None, (1, 1)), expected) <= ROUNDINGS
 
 
 def test_threads_share_tiles() -> None:
-    x, weight = normal(1, 40, 30, 31, dtype=torch.bfloat16), normal(300, 40, 3, 3)
-    alone = convolve(x, weight, None, (1, 1))
     threads = torch.get_num_threads()
-    try:
-        torch.set_num_threads(4)
-        assert torch.equal(convolve(x, weight, None, (1, 1)), alone)
-    finally:
-        torch.set_num_threads(threads)
+    for dtype in (torch.bfloat16, torch.float32):
+        x, weight = normal(1, 40, 30, 31, dtype=dtype), normal(300, 40, 3, 3)
+        alone = convolve(x, weight, None, (1, 1))
+        try:
+            torch.set_num_threads(4)
+            assert torch.equal(convolve(x, weight, None, (1, 1)), alone)
+        finally:
+            torch.set_num_threads(threads)
 
 
 def test_not_a_number_stays_so() -> None:
     for dtype in (torch.bfloat16, torch.float32):
         x = normal(1, 3, 12, 12, dtype=dtype)
         x[0, 1, 5, 5] = torch.nan
-        y = convolve(x, normal(4, 3, 3, 3), None, (1, 1))
-        assert y[:, :, 4:7, 4:7].isnan().all()
-        assert y.isnan().sum() == 4 * 9
+        for way in (convolve, in_three_products):
+            y = way(x, normal(4, 3, 3, 3), None, (1, 1))
+            assert y[:, :, 4:7, 4:7].isnan().all()
+            assert y.isnan().sum() == 4 * 9
 
 
 @pytest.mark.slow
@@ -116,11 +129,11 @@ def python(code: str, **environment: str) -> str:
 
 
 def test_the_environment_prevents_it() -> None:
-    code = "from ganops.ops.bfloat16_conv2d import instructions; print(instructions())"
+    code = "from ganops.ops.gemm_conv2d import instructions; print(instructions())"
     assert python(code, GANOPS_BFLOAT16="0", GANOPS_AMX="emulate").strip() == "none"
     assert python(code, GANOPS_CPU_ISA="x86-64-v3").strip() == "none"
     assert python(code, GANOPS_AMX="emulate").strip() == "AMX, emulated"
-    assert python(code, GANOPS_AMX="0").strip() == bfloat16_conv2d.instructions().replace("AMX", "AVX512-BF16")
+    assert python(code, GANOPS_AMX="0").strip() == gemm_conv2d.instructions().replace("AMX", "AVX512-BF16")
 
 
 Calls = list[torch.dtype]
@@ -128,21 +141,22 @@ Calls = list[torch.dtype]
 
 @pytest.fixture
 def calls(monkeypatch: pytest.MonkeyPatch) -> Calls:
-    """The dtypes of x where the convolution was called, on a processor with AVX512-BF16."""
+    """The dtypes of x where the convolution was called, on a processor with AVX-512 and AVX512-BF16."""
     calls = []
 
     def counted(x: Tensor, *args: Any) -> Tensor:
         calls.append(x.dtype)
         return convolve(x, *args)
 
-    monkeypatch.setattr(bfloat16_conv2d, "instructions", lambda: "AVX512-BF16")
-    monkeypatch.setattr(_convolution.bfloat16, "bfloat16_conv2d", counted)
+    monkeypatch.setattr(gemm_conv2d, "instructions", lambda: "AVX512-BF16")
+    monkeypatch.setattr(gemm_conv2d, "_vector_instructions", lambda: "x86-64-v4")
+    monkeypatch.setattr(_convolution.gemm, "gemm_conv2d", counted)
     return calls
 
 
 @pytest.fixture
 def calls_with_amx(calls: Calls, monkeypatch: pytest.MonkeyPatch) -> Calls:
-    monkeypatch.setattr(bfloat16_conv2d, "instructions", lambda: "AMX")
+    monkeypatch.setattr(gemm_conv2d, "instructions", lambda: "AMX")
     return calls
 
 
@@ -170,36 +184,48 @@ def modulated(x: Tensor, outputs: int, taps: int, **options: Any) -> Tensor:
     return ganops.modulated_conv2d(x, weight, styles, padding=taps // 2, act="lrelu", **options)
 
 
+UP = {"up": 2, "resample_filter": ganops.setup_filter([1, 3, 3, 1])}
+DOWN = {"down": 2, "resample_filter": ganops.setup_filter([1, 3, 3, 1])}
+
+
 @pytest.mark.parametrize(
-    ("size", "outputs", "taps", "options", "count"),
+    ("size", "outputs", "taps", "options", "bfloat16_calls", "float32_calls"),
     [
-        ((2, 20, 64, 64), 40, 1, {}, 1),
-        ((1, 20, 9, 9), 3, 1, {}, 1),
-        ((1, 20, 64, 64), 20, 3, {"up": 2, "resample_filter": [1, 3, 3, 1]}, 4),
-        ((2, 20, 32, 32), 40, 1, {}, 0),
-        ((1, 20, 64, 64), 40, 3, {}, 0),
-        ((1, 20, 64, 64), 40, 3, {"down": 2, "resample_filter": [1, 3, 3, 1]}, 0),
+        ((2, 20, 64, 64), 40, 1, {}, 1, 0),
+        ((1, 20, 9, 9), 3, 1, {}, 1, 1),
+        ((1, 20, 9, 9), 3, 3, {}, 1, 0),
+        ((1, 130, 64, 64), 40, 1, {}, 1, 1),
+        ((1, 20, 64, 64), 20, 3, UP, 4, 0),
+        ((2, 130, 32, 32), 40, 1, {}, 0, 0),
+        ((1, 20, 64, 64), 40, 3, {}, 0, 0),
+        ((1, 20, 64, 64), 40, 3, DOWN, 0, 0),
     ],
-    ids=str,
 )
 def test_where_it_serves(
-    size: tuple[int, ...], outputs: int, taps: int, options: dict[str, Any], count: int, calls: Calls
+    size: tuple[int, ...],
+    outputs: int,
+    taps: int,
+    options: dict[str, Any],
+    bfloat16_calls: int,
+    float32_calls: int,
+    calls: Calls,
 ) -> None:
-    x, options = normal(*size, dtype=torch.bfloat16), dict(options)
-    if "resample_filter" in options:
-        options["resample_filter"] = ganops.setup_filter(options["resample_filter"])
+    x = normal(*size, dtype=torch.bfloat16)
     with torch.no_grad():
-        y = modulated(x, outputs, taps, **options)
-        assert calls == count * [torch.bfloat16]
         with ganops.backend("reference"):
             expected = modulated(x.double(), outputs, taps, **options)
+            modulated(x, outputs, taps, **options)
+            assert not calls
+        y = modulated(x, outputs, taps, **options)
+        assert calls == bfloat16_calls * [torch.bfloat16]
         assert rms_error(y, expected) <= ROUNDINGS
         calls.clear()
-        modulated(x.float(), outputs, taps, **options)
-        with ganops.backend("reference"):
-            modulated(x, outputs, taps, **options)
+        y = modulated(x.float(), outputs, taps, **options)
+        assert calls == float32_calls * [torch.float32]
+        assert rms_error(y, expected) <= 1e-6
+    calls.clear()
     modulated(x.requires_grad_(), outputs, taps, **options)
-    assert not calls
+    assert calls == float32_calls * [torch.float32]  # in which gradients are computed
 
 
 def test_where_it_serves_with_amx(calls_with_amx: Calls) -> None:
@@ -210,6 +236,12 @@ def test_where_it_serves_with_amx(calls_with_amx: Calls) -> None:
     assert calls_with_amx == 2 * [torch.bfloat16]
     modulated(x.requires_grad_(), 70, 3)
     assert len(calls_with_amx) == 2
+
+
+def test_the_environment_prevents_all_of_it() -> None:
+    code = "import torch; from ganops.ops.gemm_conv2d import serves; "
+    code += "print(serves(torch.ones(1, 256, 64, 64), torch.ones(3, 256, 1, 1)))"
+    assert python(code, GANOPS_GEMM="0").strip() == "False"
 
 
 @pytest.fixture(params=["high", "highest"])
@@ -255,4 +287,4 @@ X, WEIGHT, SCALE = normal(2, 3, 5, 5), normal(4, 3, 2, 3), normal(2, 3)
 def test_shapes_that_do_not_fit(arguments: tuple[object, ...], message: str) -> None:
     """No kernel reads what is not there, whoever calls the operator."""
     with pytest.raises(RuntimeError, match=message):
-        torch.ops.ganops.bfloat16_conv2d(*arguments)
+        torch.ops.ganops.gemm_conv2d(*arguments, False, False)

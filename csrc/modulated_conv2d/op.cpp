@@ -9,9 +9,11 @@ template <void (*launch)(const EpilogueParams&, void* stream)>
 Tensor modulated_conv2d_epilogue(const Tensor& x_any, const std::optional<Tensor>& scale,
                                  const std::optional<Tensor>& noise, const std::optional<Tensor>& b,
                                  const std::string& act, double alpha, double gain, double clamp) {
+  check_image("x", x_any);
   const Tensor x = dense(x_any);
+  const auto scale_c = operand("scale", x, scale, {x.size(0), x.size(1)}),
+             noise_c = noise_for(x, noise, x.size(2), x.size(3)), b_c = operand("b", x, b, {x.size(1)});
   Tensor y = new_like(x);
-  const auto scale_c = in_compute_dtype(x, scale), noise_c = in_compute_dtype(x, noise), b_c = in_compute_dtype(x, b);
 
   EpilogueParams p{};
   p.x = x.const_data_ptr();

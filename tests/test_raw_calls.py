@@ -31,6 +31,7 @@ CALLS: dict[str, dict[str, Any]] = {
         **FILTERED,
     },
     "modulated_conv2d_epilogue": {"x": X, "scale": PER_CHANNEL, "noise": NOISE, "b": B, **LRELU},
+    "modulated_conv2d_epilogue_": {"x": X.clone(), "scale": PER_CHANNEL, "noise": NOISE, "b": B, **LRELU},
     "modulated_conv2d_phases": {
         **{"even_even": EVEN, "even_odd": EVEN[..., :4], "odd_even": EVEN[:, :, :4], "odd_odd": ODD, "f": SQUARE},
         **{"scale": PER_CHANNEL, "noise": NOISE, "b": B, "padding": [1, 1, 1, 1], **LRELU},
@@ -95,6 +96,10 @@ BAD: list[tuple[str, dict[str, Any], str]] = [
     ("modulated_conv2d_epilogue", {"noise": NOISE.repeat(2, 1, 1, 1)}, r"noise must be \[2, 1, 8, 8\]"),
     ("modulated_conv2d_epilogue", {"noise": torch.ones(())}, "noise must be"),
     ("modulated_conv2d_epilogue", {"b": B[:2]}, r"b must be \[3\]"),
+    ("modulated_conv2d_epilogue_", {"x": X[0]}, "x must be"),
+    ("modulated_conv2d_epilogue_", {"scale": PER_OUTPUT}, r"scale must be \[2, 3\]"),
+    ("modulated_conv2d_epilogue_", {"noise": NOISE[..., :4]}, r"noise must be \[2, 1, 8, 8\]"),
+    ("modulated_conv2d_epilogue_", {"b": B[:2]}, r"b must be \[3\]"),
     ("modulated_conv2d_phases", {"even_even": EVEN[0]}, "even_even must be"),
     ("modulated_conv2d_phases", {"even_even": EVEN[:, :, :4]}, r"even_odd must be \[2, 3, 4, 4\]"),
     ("modulated_conv2d_phases", {"even_even": EVEN[:, :2]}, r"even_odd must be \[2, 2, 5, 4\]"),
@@ -121,7 +126,7 @@ BAD: list[tuple[str, dict[str, Any], str]] = [
     ("scaled_conv2d", {"padding": [1, 1]}, "padding must be"),
     ("scaled_conv2d", {"padding": [-9, 0, 0, 0]}, "an output of"),
 ]
-ON_CPU_ALONE, ON_GPU_ALONE = ("modulated_conv2d_phases",), ("scaled_conv2d",)
+ON_CPU_ALONE, ON_GPU_ALONE = ("modulated_conv2d_epilogue_", "modulated_conv2d_phases"), ("scaled_conv2d",)
 
 
 def kernels_of(op: str) -> list[str]:

@@ -22,9 +22,7 @@ inline Tensor run_bias_act(LaunchBiasAct launch, const Tensor& x_any, const std:
                            const std::optional<Tensor>& dy, int64_t dim, const std::string& act, double alpha,
                            double gain, double clamp, int64_t order) {
   if (dy) {
-    const auto sizes = dy->sizes(), kept = x_any.sizes();
-    STD_TORCH_CHECK(std::equal(sizes.begin(), sizes.end(), kept.begin(), kept.end()) &&
-                        dy->scalar_type() == x_any.scalar_type(),
+    STD_TORCH_CHECK(has_sizes(*dy, x_any.sizes()) && dy->scalar_type() == x_any.scalar_type(),
                     "dy must have the shape and dtype of what was kept");
     check_device("dy", x_any, *dy);
     STD_TORCH_CHECK(order == 1 || order == 2, "order must be 1 or 2, got ", order);

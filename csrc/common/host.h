@@ -151,7 +151,8 @@ inline const void* data_or_null(const std::optional<Tensor>& t) {
 // Kernels read as much as these checks let through, whoever calls the operators.
 using Sizes = std::initializer_list<int64_t>;
 
-inline bool has_sizes(const Tensor& t, Sizes sizes) {
+template <class S>
+bool has_sizes(const Tensor& t, const S& sizes) {
   const auto actual = t.sizes();
   return std::equal(actual.begin(), actual.end(), sizes.begin(), sizes.end());
 }
@@ -221,21 +222,23 @@ inline std::optional<Tensor> filter_for(const char* name, const Tensor& x, const
 }  // namespace ganops
 
 // GANOPS_REGISTER registers the host function `op` (a template over its launcher) for every device this library has
-// kernels for. GANOPS_REGISTER_CUDA is for an op without a CPU kernel: the reference serves CPUs. Under the emulator
-// the CUDA launcher serves CPU tensors in a namespace of its own.
+// kernels for. GANOPS_REGISTER_CUDA is for an op without a CPU kernel: the reference serves CPUs; GANOPS_REGISTER_CPU for
+// one that CPUs alone have. Under the emulator the CUDA launcher serves CPU tensors in a namespace of its own.
 #define GANOPS_REGISTER_FOR(library, key, op, launcher)    \
   STABLE_TORCH_LIBRARY_IMPL(library, key, m) {             \
     m.impl(#op, TORCH_BOX(&ganops::op<ganops::launcher>)); \
   }
 #if defined(GANOPS_SIMT)
+#define GANOPS_REGISTER_CPU(op, launcher)
 #define GANOPS_REGISTER_CUDA(op, launcher) GANOPS_REGISTER_FOR(GANOPS_SIMT_NAMESPACE, CPU, op, launcher##_cuda)
-#define GANOPS_REGISTER(op, launcher) GANOPS_REGISTER_CUDA(op, launcher)
-#elif defined(GANOPS_CUDA)
+#else
+#define GANOPS_REGISTER_CPU(op, launcher) GANOPS_REGISTER_FOR(ganops, CPU, op, launcher##_cpu)
+#if defined(GANOPS_CUDA)
 #define GANOPS_REGISTER_CUDA(op, launcher) GANOPS_REGISTER_FOR(ganops, CUDA, op, launcher##_cuda)
-#define GANOPS_REGISTER(op, launcher)                  \
-  GANOPS_REGISTER_FOR(ganops, CPU, op, launcher##_cpu) \
-  GANOPS_REGISTER_CUDA(op, launcher)
 #else
 #define GANOPS_REGISTER_CUDA(op, launcher)
-#define GANOPS_REGISTER(op, launcher) GANOPS_REGISTER_FOR(ganops, CPU, op, launcher##_cpu)
 #endif
+#endif
+#define GANOPS_REGISTER(op, launcher) \
+  GANOPS_REGISTER_CPU(op, launcher)   \
+  GANOPS_REGISTER_CUDA(op, launcher)

@@ -364,6 +364,14 @@ GANOPS_INLINE void stream(float* p, Vec<float> v) {
 #endif
 }
 
+// A row that may start and end anywhere: what is no whole vector of y is stored.
+inline void stream_row(float* to, const float* from, int64_t n) {
+  int64_t i = std::min(-elements_into_vector(to) & (kLanes<float> - 1), n);
+  store_row(to, from, i);
+  for (; i + kLanes<float> <= n; i += kLanes<float>) stream(to + i, load(from + i));
+  store_row(to + i, from + i, n - i);
+}
+
 inline void finish_streams() {
 #ifdef GANOPS_X86_64
   _mm_sfence();

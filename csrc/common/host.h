@@ -222,8 +222,8 @@ inline std::optional<Tensor> filter_for(const char* name, const Tensor& x, const
 }  // namespace ganops
 
 // GANOPS_REGISTER registers the host function `op` (a template over its launcher) for every device this library has
-// kernels for. GANOPS_REGISTER_CUDA is for an op without a CPU kernel: the reference serves CPUs; GANOPS_REGISTER_CPU for
-// one that CPUs alone have. Under the emulator the CUDA launcher serves CPU tensors in a namespace of its own.
+// kernels for. GANOPS_REGISTER_CUDA is for an op without a CPU kernel: the reference serves CPUs; GANOPS_REGISTER_CPU
+// for one that CPUs alone have. Under the emulator the CUDA launcher serves CPU tensors in a namespace of its own.
 #define GANOPS_REGISTER_FOR(library, key, op, launcher)    \
   STABLE_TORCH_LIBRARY_IMPL(library, key, m) {             \
     m.impl(#op, TORCH_BOX(&ganops::op<ganops::launcher>)); \

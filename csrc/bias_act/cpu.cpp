@@ -49,13 +49,20 @@ void bias_act_run(const BiasActBlock<compute_t<T>>& block, const T* x, const T* 
   if constexpr (std::is_same_v<T, double>) {
     block(x, dy, b, bias, y, n);
   } else if constexpr (std::is_same_v<T, float>) {
-    if (!streamed) return block(x, dy, b, bias, y, n);
-    alignas(GANOPS_VECTOR_BYTES) float row[kRow];
-    for (int64_t i = 0; i < n; i += kRow) {
-      const int64_t count = std::min(kRow, n - i);
-      block(x + i, dy ? dy + i : nullptr, b ? b + i : nullptr, bias, row, count);
-      stream_row(y + i, row, count);
+    const auto make = [&](float* to, int64_t i, int64_t count) {
+      block(x + i, dy ? dy + i : nullptr, b ? b + i : nullptr, bias, to, count);
+    };
+    int64_t i = 0;
+    if (streamed) {
+      alignas(GANOPS_VECTOR_BYTES) float row[kRow];
+      i = std::min(-elements_into_vector(y) & (kLanes<float> - 1), n);
+      if (i > 0) make(y, 0, i);
+      for (; i + kRow <= n; i += kRow) {
+        make(row, i, kRow);
+        for (int64_t j = 0; j < kRow; j += kLanes<float>) stream(y + i + j, load(row + j));
+      }
     }
+    if (i < n) make(y + i, i, n - i);
   } else {
     C x_row[kRow], dy_row[kRow], y_row[kRow];
     for (int64_t i = 0; i < n; i += kRow) {

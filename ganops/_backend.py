@@ -114,6 +114,16 @@ def call(op: str, x: Tensor, *args: Any) -> Any:
     return _operators[namespace, op](x, *args)
 
 
+def has_cpu_kernel(op: str, x: Tensor) -> bool:
+    """Whether to call an operator that CPUs alone have a kernel for; a compiler sees those that it stands in for."""
+    return (
+        x.device.type == "cpu"
+        and not torch.compiler.is_compiling()
+        and chosen() in (AUTO, "cpu")
+        and why_not("cpu", op) is None
+    )
+
+
 def is_reference() -> bool:
     return _is_served_by_reference(chosen())
 

@@ -13,7 +13,9 @@ from torch import Tensor
 
 import ganops
 from ganops.ops import _phases, modulated_conv2d
+from ganops.reference.modulated_conv2d import epilogue
 
+EPILOGUE, IN_PLACE = torch.ops.ganops.modulated_conv2d_epilogue, torch.ops.ganops.modulated_conv2d_epilogue_
 PHASES = torch.ops.ganops.modulated_conv2d_phases.default
 GENERATOR = torch.Generator().manual_seed(0)
 
@@ -57,6 +59,65 @@ def test_phases(taps: tuple[int, int], size: tuple[int, int], padding: tuple[int
     bare = (padding, "linear", 0.0, 1.0, -1.0)
     expected = _phases._reference(*(t.double() for t in (*phases, f)), None, None, None, *bare)
     assert relative_error(PHASES(*phases, f, None, None, None, *bare), expected) <= 3 * TOLERANCE[dtype]
+
+
+@pytest.mark.skipif(ganops.backends()["cpu"] != "available", reason="no compiled kernels")
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16, torch.float16], ids=str)
+@pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last], ids=str)
+@pytest.mark.parametrize("channels", [1, 12, 16, 300, 700])
+@pytest.mark.parametrize("pixels", [(1, 3), (9, 23)], ids=str)
+def test_epilogue(
+    pixels: tuple[int, int], channels: int, memory_format: torch.memory_format, dtype: torch.dtype
+) -> None:
+    check_epilogue((3, channels, *pixels), memory_format, dtype)
+
+
+@pytest.mark.skipif(ganops.backends()["cpu"] != "available", reason="no compiled kernels")
+@pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last], ids=str)
+def test_epilogue_of_large_images(memory_format: torch.memory_format) -> None:
+    """Which is written past the caches; neither planes nor pixels are whole vectors."""
+    check_epilogue((3, 11, 263, 257), memory_format, torch.float32)
+
+
+def check_epilogue(shape: tuple[int, int, int, int], memory_format: torch.memory_format, dtype: torch.dtype) -> None:
+    n, c, *pixels = shape
+    x = normal(*shape, dtype=dtype).to(memory_format=memory_format)
+    activation = ("lrelu", 0.2, 1.5, 3.0)
+    scale, b = normal(n, c, dtype=dtype), normal(c, dtype=dtype)
+    noises = normal(n, 1, *pixels, dtype=dtype), normal(1, 1, *pixels, dtype=dtype)
+    for operands in [(None, None, None), (scale, None, b), (None, noises[0], b), (scale, noises[1], None)]:
+        expected = epilogue(x.double(), *(t if t is None else t.double() for t in operands), *activation)
+        y = EPILOGUE(x, *operands, *activation)
+        assert y.is_contiguous(memory_format=memory_format)
+        assert relative_error(y, expected) <= TOLERANCE[dtype]
+        y = x.clone()
+        IN_PLACE(y, *operands, *activation)
+        assert relative_error(y, expected) <= TOLERANCE[dtype]
+
+
+@pytest.mark.skipif(ganops.backends()["cpu"] != "available", reason="no compiled kernels")
+def test_in_place_of_what_is_not_dense() -> None:
+    wide = normal(2, 3, 4, 10)
+    x, rest = wide[..., ::2], wide[..., 1::2].clone()
+    expected = epilogue(x, None, None, None, "relu", 0.0, 1.0, -1.0)
+    IN_PLACE(x, None, None, None, "relu", 0.0, 1.0, -1.0)
+    assert torch.equal(x, expected) and torch.equal(wide[..., 1::2], rest)
+
+
+@pytest.mark.skipif(ganops.backends()["cpu"] != "available", reason="no compiled kernels")
+def test_a_convolution_without_a_graph_is_finished_in_place(monkeypatch: pytest.MonkeyPatch) -> None:
+    convolve, convolved = modulated_conv2d.resampled_conv2d, []
+
+    def kept(*args: Any) -> Tensor:
+        convolved.append(convolve(*args))
+        return convolved[-1]
+
+    monkeypatch.setattr(modulated_conv2d, "resampled_conv2d", kept)
+    x, weight, styles = normal(2, 3, 5, 5), normal(4, 3, 3, 3), normal(2, 3)
+    y = ganops.modulated_conv2d(x, weight, styles, act="lrelu")
+    assert y.data_ptr() == convolved[0].data_ptr()
+    y = ganops.modulated_conv2d(x, weight.requires_grad_(), styles, act="lrelu")
+    assert y.data_ptr() != convolved[1].data_ptr()
 
 
 def calls_of_phases(tensors: dict[str, Tensor], **options: Any) -> int:

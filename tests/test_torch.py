@@ -44,6 +44,10 @@ CALLS: list[tuple[Any, tuple[Any, ...]]] = [
         (image(2, 3, 5, 4), image(2, 3), image(1, 1, 5, 4), image(3), "lrelu", 0.2, 1.0, -1.0),
     ),
     (
+        OPS.modulated_conv2d_epilogue_,
+        (image(2, 3, 5, 4, grad=False), None, image(1, 1, 5, 4, grad=False), None, "lrelu", 0.2, 1.0, -1.0),
+    ),
+    (
         OPS.scaled_conv2d,
         (image(2, 3, 5, 4), image(4, 3, 3, 3), image(2, 3), image(2, 4), image(1, 1, 11, 9), image(4), *UP2_SWISH),
     ),

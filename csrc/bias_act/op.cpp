@@ -21,6 +21,12 @@ using LaunchBiasAct = void (*)(const BiasActParams&, void* stream);
 inline Tensor run_bias_act(LaunchBiasAct launch, const Tensor& x_any, const std::optional<Tensor>& b,
                            const std::optional<Tensor>& dy, int64_t dim, const std::string& act, double alpha,
                            double gain, double clamp, int64_t order) {
+  if (dy) {
+    STD_TORCH_CHECK(has_sizes(*dy, x_any.sizes()) && dy->scalar_type() == x_any.scalar_type(),
+                    "dy must have the shape and dtype of what was kept");
+    check_device("dy", x_any, *dy);
+    STD_TORCH_CHECK(order == 1 || order == 2, "order must be 1 or 2, got ", order);
+  }
   // A slope's operands must lie in memory alike; dy, which the result takes after, says how.
   const Tensor like = dense(dy ? *dy : x_any);
   const Tensor x = in_format(x_any, format_of(like));

@@ -7,8 +7,10 @@
 
 #include <algorithm>
 #include <cstdint>
+#include <initializer_list>
 #include <numeric>
 #include <optional>
+#include <string>
 #include <vector>
 
 #include "common/types.h"
@@ -146,42 +148,97 @@ inline const void* data_or_null(const std::optional<Tensor>& t) {
   return t ? t->const_data_ptr() : nullptr;
 }
 
-// b as kernels take it: contiguous, of x's dtype, a value for each channel.
-inline std::optional<Tensor> bias_for(const Tensor& x, const std::optional<Tensor>& b, int64_t channels) {
-  STD_TORCH_CHECK(!b || (b->dim() == 1 && b->size(0) == channels && b->scalar_type() == x.scalar_type()), "b must be [",
-                  channels, "] of x's dtype");
-  return b ? std::optional<Tensor>(in_format(*b, MemoryFormat::Contiguous)) : std::nullopt;
+// Kernels read as much as these checks let through, whoever calls the operators.
+using Sizes = std::initializer_list<int64_t>;
+
+template <class S>
+bool has_sizes(const Tensor& t, const S& sizes) {
+  const auto actual = t.sizes();
+  return std::equal(actual.begin(), actual.end(), sizes.begin(), sizes.end());
 }
 
-// A filter, scale or noise as kernels take it: contiguous, in the dtype x is computed in.
+inline void check_sizes(const char* name, const Tensor& t, Sizes sizes) {
+  const auto listed = [&] {
+    std::string list;
+    for (int64_t size : sizes) list += (list.empty() ? "" : ", ") + std::to_string(size);
+    return list;
+  };
+  STD_TORCH_CHECK(has_sizes(t, sizes), name, " must be [", listed(), "]");
+}
+
+inline void check_image(const char* name, const Tensor& t) {
+  STD_TORCH_CHECK(t.dim() == 4 && t.size(2) > 0 && t.size(3) > 0, name,
+                  " must be [N, C, H, W] with at least one row and column");
+}
+
+inline void check_padding(const std::vector<int64_t>& padding) {
+  STD_TORCH_CHECK(padding.size() == 4, "padding must be [x_before, x_after, y_before, y_after], got ", padding.size(),
+                  " numbers");
+}
+
+inline void check_device(const char* name, const Tensor& x, const Tensor& t) {
+  STD_TORCH_CHECK(t.device() == x.device(), name, " must be on x's device");
+}
+
+// b as kernels take it: contiguous, of x's dtype, a value for each channel.
+inline std::optional<Tensor> bias_for(const Tensor& x, const std::optional<Tensor>& b, int64_t channels) {
+  if (!b) return std::nullopt;
+  check_sizes("b", *b, {channels});
+  check_device("b", x, *b);
+  STD_TORCH_CHECK(b->scalar_type() == x.scalar_type(), "b must have x's dtype");
+  return in_format(*b, MemoryFormat::Contiguous);
+}
+
+// t contiguous and in the dtype x is computed in.
 inline std::optional<Tensor> in_compute_dtype(const Tensor& x, const std::optional<Tensor>& t) {
   if (!t) return std::nullopt;
   const ScalarType dtype = x.scalar_type() == ScalarType::Double ? ScalarType::Double : ScalarType::Float;
   return in_format(t->scalar_type() == dtype ? *t : torch::stable::to(*t, dtype), MemoryFormat::Contiguous);
 }
 
-inline std::optional<Tensor> filter_for(const Tensor& x, const std::optional<Tensor>& f) {
+// A scale, noise or bias of these sizes as kernels take it.
+inline std::optional<Tensor> operand(const char* name, const Tensor& x, const std::optional<Tensor>& t, Sizes sizes) {
+  if (!t) return std::nullopt;
+  check_sizes(name, *t, sizes);
+  check_device(name, x, *t);
+  return in_compute_dtype(x, t);
+}
+
+// Noise for images of this size, of each sample its own or one for all.
+inline std::optional<Tensor> noise_for(const Tensor& x, const std::optional<Tensor>& noise, int64_t height,
+                                       int64_t width) {
+  const bool shared = noise && noise->dim() > 0 && noise->size(0) == 1;
+  return operand("noise", x, noise, {shared ? 1 : x.size(0), 1, height, width});
+}
+
+inline std::optional<Tensor> filter_for(const char* name, const Tensor& x, const std::optional<Tensor>& f) {
+  if (!f) return std::nullopt;
+  STD_TORCH_CHECK((f->dim() == 1 || f->dim() == 2) && f->numel() > 0, name,
+                  " must be [taps] or [height, width], and not empty");
+  check_device(name, x, *f);
   return in_compute_dtype(x, f);
 }
 
 }  // namespace ganops
 
 // GANOPS_REGISTER registers the host function `op` (a template over its launcher) for every device this library has
-// kernels for. GANOPS_REGISTER_CUDA is for an op without a CPU kernel: the reference serves CPUs. Under the emulator
-// the CUDA launcher serves CPU tensors in a namespace of its own.
+// kernels for. GANOPS_REGISTER_CUDA is for an op without a CPU kernel: the reference serves CPUs; GANOPS_REGISTER_CPU
+// for one that CPUs alone have. Under the emulator the CUDA launcher serves CPU tensors in a namespace of its own.
 #define GANOPS_REGISTER_FOR(library, key, op, launcher)    \
   STABLE_TORCH_LIBRARY_IMPL(library, key, m) {             \
     m.impl(#op, TORCH_BOX(&ganops::op<ganops::launcher>)); \
   }
 #if defined(GANOPS_SIMT)
+#define GANOPS_REGISTER_CPU(op, launcher)
 #define GANOPS_REGISTER_CUDA(op, launcher) GANOPS_REGISTER_FOR(GANOPS_SIMT_NAMESPACE, CPU, op, launcher##_cuda)
-#define GANOPS_REGISTER(op, launcher) GANOPS_REGISTER_CUDA(op, launcher)
-#elif defined(GANOPS_CUDA)
+#else
+#define GANOPS_REGISTER_CPU(op, launcher) GANOPS_REGISTER_FOR(ganops, CPU, op, launcher##_cpu)
+#if defined(GANOPS_CUDA)
 #define GANOPS_REGISTER_CUDA(op, launcher) GANOPS_REGISTER_FOR(ganops, CUDA, op, launcher##_cuda)
-#define GANOPS_REGISTER(op, launcher)                  \
-  GANOPS_REGISTER_FOR(ganops, CPU, op, launcher##_cpu) \
-  GANOPS_REGISTER_CUDA(op, launcher)
 #else
 #define GANOPS_REGISTER_CUDA(op, launcher)
-#define GANOPS_REGISTER(op, launcher) GANOPS_REGISTER_FOR(ganops, CPU, op, launcher##_cpu)
 #endif
+#endif
+#define GANOPS_REGISTER(op, launcher) \
+  GANOPS_REGISTER_CPU(op, launcher)   \
+  GANOPS_REGISTER_CUDA(op, launcher)

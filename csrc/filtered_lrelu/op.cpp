@@ -24,8 +24,12 @@ inline std::tuple<Tensor, Tensor> run_filtered_lrelu(LaunchFilteredLrelu launch,
                                                      const std::optional<Tensor>& fd_any,
                                                      const std::optional<Tensor>& b_any,
                                                      const std::vector<int64_t>& padding, bool save_codes) {
+  check_image("x", x_any);
+  check_padding(padding);
+  STD_TORCH_CHECK(p.up >= 1 && p.down >= 1, "up and down must be at least 1");
   const Tensor x = dense(x_any);
-  const std::optional<Tensor> fu = filter_for(x, fu_any), fd = filter_for(x, fd_any), b = bias_for(x, b_any, x.size(1));
+  const std::optional<Tensor> fu = filter_for("fu", x, fu_any), fd = filter_for("fd", x, fd_any),
+                              b = bias_for(x, b_any, x.size(1));
   p.fu = fir_filter(fu);
   p.fd = fir_filter(fd);
   p.dtype = dtype_of(x);
@@ -79,10 +83,14 @@ Tensor filtered_lrelu_grad(const Tensor& x, const std::optional<Tensor>& fu, con
                            const Tensor& codes_any, int64_t codes_width, const std::vector<int64_t>& offset, int64_t up,
                            int64_t down, const std::vector<int64_t>& padding, double gain, double slope,
                            bool flip_filter) {
-  const Tensor codes = torch::stable::contiguous(codes_any);
-  STD_TORCH_CHECK(codes.dim() == 4 && codes.size(0) == x.size(0) && codes.size(1) == x.size(1) &&
-                      codes.size(3) == bytes_for(codes_width),
+  check_image("x", x);
+  STD_TORCH_CHECK(codes_any.dim() == 4 && codes_any.size(0) == x.size(0) && codes_any.size(1) == x.size(1) &&
+                      codes_width >= 0 && codes_any.size(3) == bytes_for(codes_width) &&
+                      codes_any.scalar_type() == ScalarType::Byte,
                   "codes must be those of a forward pass with x's batch and channels");
+  check_device("codes", x, codes_any);
+  STD_TORCH_CHECK(offset.size() == 2, "offset must be [x, y], got ", offset.size(), " numbers");
+  const Tensor codes = torch::stable::contiguous(codes_any);
   FilteredLreluParams p{};
   p.up = up;
   p.down = down;

@@ -5,13 +5,14 @@
 
 namespace ganops {
 
-template <void (*launch)(const EpilogueParams&, void* stream)>
-Tensor modulated_conv2d_epilogue(const Tensor& x_any, const std::optional<Tensor>& scale,
-                                 const std::optional<Tensor>& noise, const std::optional<Tensor>& b,
-                                 const std::string& act, double alpha, double gain, double clamp) {
-  const Tensor x = dense(x_any);
-  Tensor y = new_like(x);
-  const auto scale_c = in_compute_dtype(x, scale), noise_c = in_compute_dtype(x, noise), b_c = in_compute_dtype(x, b);
+using LaunchEpilogue = void (*)(const EpilogueParams&, void* stream);
+
+// Of x, which is dense, into y, which is like x or x itself.
+inline void run_epilogue(LaunchEpilogue launch, const Tensor& x, const Tensor& y, const std::optional<Tensor>& scale,
+                         const std::optional<Tensor>& noise, const std::optional<Tensor>& b, const std::string& act,
+                         double alpha, double gain, double clamp) {
+  const auto scale_c = operand("scale", x, scale, {x.size(0), x.size(1)}),
+             noise_c = noise_for(x, noise, x.size(2), x.size(3)), b_c = operand("b", x, b, {x.size(1)});
 
   EpilogueParams p{};
   p.x = x.const_data_ptr();
@@ -27,9 +28,31 @@ Tensor modulated_conv2d_epilogue(const Tensor& x_any, const std::optional<Tensor
   p.dtype = dtype_of(x);
   p.activation = {parse_activation(act), alpha, gain, clamp, 0, false};
   if (x.numel() > 0) launch(p, stream_of(x));
+}
+
+template <LaunchEpilogue launch>
+Tensor modulated_conv2d_epilogue(const Tensor& x_any, const std::optional<Tensor>& scale,
+                                 const std::optional<Tensor>& noise, const std::optional<Tensor>& b,
+                                 const std::string& act, double alpha, double gain, double clamp) {
+  check_image("x", x_any);
+  const Tensor x = dense(x_any);
+  Tensor y = new_like(x);
+  run_epilogue(launch, x, y, scale, noise, b, act, alpha, gain, clamp);
   return y;
+}
+
+// In place.
+template <LaunchEpilogue launch>
+void modulated_conv2d_epilogue_(Tensor x_any, const std::optional<Tensor>& scale, const std::optional<Tensor>& noise,
+                                const std::optional<Tensor>& b, const std::string& act, double alpha, double gain,
+                                double clamp) {
+  check_image("x", x_any);
+  const Tensor x = dense(x_any);
+  run_epilogue(launch, x, x, scale, noise, b, act, alpha, gain, clamp);
+  if (x.const_data_ptr() != x_any.const_data_ptr()) torch::stable::copy_(x_any, x);
 }
 
 }  // namespace ganops
 
 GANOPS_REGISTER(modulated_conv2d_epilogue, launch_epilogue)
+GANOPS_REGISTER_CPU(modulated_conv2d_epilogue_, launch_epilogue)

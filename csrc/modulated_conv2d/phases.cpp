@@ -106,28 +106,43 @@ void finish_phases(const PhasesParams& p) {
 #if GANOPS_ISA_LAST
 namespace ganops {
 
-// Phases are contiguous; f is [height, width], to correlate with.
+// Phases are [N, C, ceil((height - y) / 2), ceil((width - x) / 2)]; f is [height, width], to correlate with.
 Tensor modulated_conv2d_phases(const Tensor& even_even, const Tensor& even_odd, const Tensor& odd_even,
                                const Tensor& odd_odd, const Tensor& f, const std::optional<Tensor>& scale,
                                const std::optional<Tensor>& noise, const std::optional<Tensor>& b,
                                const std::vector<int64_t>& padding, const std::string& act, double alpha, double gain,
                                double clamp) {
-  const Tensor phases[2][2] = {{torch::stable::contiguous(even_even), torch::stable::contiguous(even_odd)},
-                               {torch::stable::contiguous(odd_even), torch::stable::contiguous(odd_odd)}};
-  const Tensor& x = phases[0][0];
-  const auto f_c = in_compute_dtype(x, f), scale_c = in_compute_dtype(x, scale), noise_c = in_compute_dtype(x, noise),
-             b_c = in_compute_dtype(x, b);
+  check_image("even_even", even_even);
+  STD_TORCH_CHECK(odd_odd.dim() == 4, "odd_odd must be [N, C, H, W]");
+  const int64_t n = even_even.size(0), channels = even_even.size(1);
   PhasesParams p{};
-  for (int i = 0; i < 4; i++) p.phase[i / 2][i % 2] = phases[i / 2][i % 2].const_data_ptr();
-  p.height = x.size(2) + odd_even.size(2);
-  p.width = x.size(3) + even_odd.size(3);
-  p.f = data_or_null(f_c);
+  p.height = even_even.size(2) + odd_odd.size(2);
+  p.width = even_even.size(3) + odd_odd.size(3);
+  const auto check_phase = [&](const char* name, const Tensor& phase, int64_t y, int64_t x) {
+    check_sizes(name, phase, {n, channels, ceil_div(p.height - y, 2), ceil_div(p.width - x, 2)});
+    STD_TORCH_CHECK(phase.scalar_type() == even_even.scalar_type(), "phases must have one dtype");
+  };
+  check_phase("even_even", even_even, 0, 0);
+  check_phase("even_odd", even_odd, 0, 1);
+  check_phase("odd_even", odd_even, 1, 0);
+  check_phase("odd_odd", odd_odd, 1, 1);
+  check_padding(padding);
+  STD_TORCH_CHECK(f.dim() == 2 && f.numel() > 0, "f must be [height, width], and not empty");
   p.f_height = f.size(0);
   p.f_width = f.size(1);
   p.before_x = padding[0];
   p.before_y = padding[2];
   p.out_height = p.height + padding[2] + padding[3] - p.f_height + 1;
   p.out_width = p.width + padding[0] + padding[1] - p.f_width + 1;
+  STD_TORCH_CHECK(p.out_height >= 1 && p.out_width >= 1, "an output of ", p.out_height, "x", p.out_width,
+                  " must be at least 1x1");
+  const Tensor phases[2][2] = {{torch::stable::contiguous(even_even), torch::stable::contiguous(even_odd)},
+                               {torch::stable::contiguous(odd_even), torch::stable::contiguous(odd_odd)}};
+  const Tensor& x = phases[0][0];
+  const auto f_c = in_compute_dtype(x, f), scale_c = operand("scale", x, scale, {n, channels}),
+             noise_c = noise_for(x, noise, p.out_height, p.out_width), b_c = operand("b", x, b, {channels});
+  for (int i = 0; i < 4; i++) p.phase[i / 2][i % 2] = phases[i / 2][i % 2].const_data_ptr();
+  p.f = data_or_null(f_c);
   Tensor y = new_image(x, p.out_height, p.out_width, MemoryFormat::Contiguous);
 
   EpilogueParams& e = p.epilogue;
@@ -135,8 +150,8 @@ Tensor modulated_conv2d_phases(const Tensor& even_even, const Tensor& even_odd, 
   e.noise = data_or_null(noise_c);
   e.b = data_or_null(b_c);
   e.y = y.mutable_data_ptr();
-  e.batch = x.size(0);
-  e.channels = x.size(1);
+  e.batch = n;
+  e.channels = channels;
   e.pixels = p.out_height * p.out_width;
   e.noise_stride = noise && noise->size(0) > 1 ? e.pixels : 0;
   e.dtype = dtype_of(x);

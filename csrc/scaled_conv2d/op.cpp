@@ -17,14 +17,14 @@ Tensor scaled_conv2d(const Tensor& x_any, const Tensor& weight_any, const std::o
                      const std::optional<Tensor>& y_scale, const std::optional<Tensor>& noise,
                      const std::optional<Tensor>& b, int64_t up, int64_t down, const std::vector<int64_t>& padding,
                      const std::string& act, double alpha, double gain, double clamp) {
-  STD_TORCH_CHECK(x_any.dim() == 4 && weight_any.dim() == 4 && weight_any.size(1) == x_any.size(1),
-                  "weight must be [O, I, kh, kw] for x of [N, I, H, W]");
-  STD_TORCH_CHECK(padding.size() == 4 && up >= 1 && down >= 1,
-                  "up and down must be at least 1, padding [x_before, x_after, y_before, y_after]");
+  check_image("x", x_any);
+  STD_TORCH_CHECK(weight_any.dim() == 4 && weight_any.size(1) == x_any.size(1) && weight_any.numel() > 0,
+                  "weight must be [O, ", x_any.size(1), ", kh, kw], and not empty");
+  check_device("weight", x_any, weight_any);
+  STD_TORCH_CHECK(up >= 1 && down >= 1, "up and down must be at least 1");
+  check_padding(padding);
   const Tensor x = dense(x_any);
-  const auto weight = in_compute_dtype(x, weight_any), x_scale_c = in_compute_dtype(x, x_scale),
-             y_scale_c = in_compute_dtype(x, y_scale), noise_c = in_compute_dtype(x, noise),
-             b_c = in_compute_dtype(x, b);
+  const auto weight = in_compute_dtype(x, weight_any);
 
   ScaledConv2dParams p{};
   p.samples = x.size(0);
@@ -37,6 +37,9 @@ Tensor scaled_conv2d(const Tensor& x_any, const Tensor& weight_any, const std::o
   p.height = make_axis(1, x.size(2), weight->size(2), up, down, padding);
   STD_TORCH_CHECK(p.width.out >= 1 && p.height.out >= 1, "an output of ", p.height.out, "x", p.width.out,
                   " must be at least 1x1");
+  const auto x_scale_c = operand("x_scale", x, x_scale, {p.samples, p.in_channels}),
+             y_scale_c = operand("y_scale", x, y_scale, {p.samples, p.out_channels}),
+             noise_c = noise_for(x, noise, p.height.out, p.width.out), b_c = operand("b", x, b, {p.out_channels});
   const MemoryFormat format = format_of(x);
   Tensor y = new_tensor(x, {p.samples, p.out_channels, p.height.out, p.width.out}, format);
   Tensor packed = new_tensor(x, {p.height.taps, p.width.taps, p.out_channels, p.packed_channels});

@@ -16,13 +16,13 @@ using LaunchUpfirdn2d = void (*)(const Upfirdn2dParams&, void* stream);
 template <LaunchUpfirdn2d launch>
 Tensor upfirdn2d(const Tensor& x_any, const std::optional<Tensor>& f_any, const std::vector<int64_t>& up,
                  const std::vector<int64_t>& down, const std::vector<int64_t>& padding, bool flip_filter, double gain) {
-  STD_TORCH_CHECK(x_any.dim() == 4, "x must be [N, C, H, W], got ", x_any.dim(), " dimensions");
-  STD_TORCH_CHECK(up.size() == 2 && down.size() == 2 && padding.size() == 4,
-                  "up and down must be [x, y], padding [x_before, x_after, y_before, y_after], got ", up.size(), ", ",
-                  down.size(), " and ", padding.size(), " numbers");
+  check_image("x", x_any);
+  STD_TORCH_CHECK(up.size() == 2 && down.size() == 2, "up and down must be [x, y], got ", up.size(), " and ",
+                  down.size(), " numbers");
+  check_padding(padding);
   STD_TORCH_CHECK(std::min({up[0], up[1], down[0], down[1]}) >= 1, "up and down must be at least 1");
   const Tensor x = dense(x_any);
-  const std::optional<Tensor> f = filter_for(x, f_any);
+  const std::optional<Tensor> f = filter_for("f", x, f_any);
   const int64_t taps_x = f ? f->size(f->dim() - 1) : 1, taps_y = f ? f->size(0) : 1;
 
   Upfirdn2dParams p{};

@@ -38,13 +38,9 @@ float* mutable_floats(Tensor& t) {
   return static_cast<float*>(t.mutable_data_ptr());
 }
 
-void check_image(const char* name, const Tensor& t) {
-  STD_TORCH_CHECK(t.dim() == 4 && t.scalar_type() == ScalarType::Float, name, " must be [N, C, H, W] in float32");
-}
-
-void check_scale(const char* name, const std::optional<Tensor>& scale, const Tensor& image) {
-  STD_TORCH_CHECK(!scale || (scale->dim() == 2 && scale->size(0) == image.size(0) && scale->size(1) == image.size(1)),
-                  name, " must be [", image.size(0), ", ", image.size(1), "]");
+void check_float_image(const char* name, const Tensor& t) {
+  check_image(name, t);
+  STD_TORCH_CHECK(t.scalar_type() == ScalarType::Float, name, " must be float32");
 }
 
 // Of the result, along one axis.
@@ -74,14 +70,13 @@ void for_chunks(int64_t tiles, int64_t channels, int64_t step, int64_t bytes, co
 // x [N, I, H, W] times scale [N, I], and weight [O, I, 3, 3], correlated with stride 1 and this padding; in float32.
 Tensor winograd_conv2d(const Tensor& x_any, const Tensor& weight, const std::optional<Tensor>& scale_any, int64_t pad_y,
                        int64_t pad_x) {
-  check_image("x", x_any);
-  check_scale("scale", scale_any, x_any);
+  check_float_image("x", x_any);
   STD_TORCH_CHECK(
       weight.dim() == 4 && weight.size(1) == x_any.size(1) && weight.size(2) == kTaps && weight.size(3) == kTaps,
       "weight must be [O, ", x_any.size(1), ", 3, 3]");
   const Tensor x = torch::stable::contiguous(x_any), taps = *in_compute_dtype(x, weight);
-  const std::optional<Tensor> scale = in_compute_dtype(x, scale_any);
   const int64_t in = x.size(1), out = weight.size(0);
+  const std::optional<Tensor> scale = operand("scale", x, scale_any, {x.size(0), in});
   const int64_t height = outputs(x.size(2), pad_y), width = outputs(x.size(3), pad_x);
   Tensor y = new_tensor(x, {x.size(0), out, height, width});
   Tensor filters = new_frequencies(x, ceil_div(out, kGroup) * in * kGroup);
@@ -105,16 +100,15 @@ Tensor winograd_conv2d(const Tensor& x_any, const Tensor& weight, const std::opt
 // The gradient [O, I, 3, 3] of that convolution's weight; dy [N, O, H', W'] is its result's, times dy_scale [N, O].
 Tensor winograd_conv2d_weight_grad(const Tensor& dy_any, const Tensor& x_any, const std::optional<Tensor>& dy_scale_any,
                                    const std::optional<Tensor>& x_scale_any, int64_t pad_y, int64_t pad_x) {
-  check_image("dy", dy_any);
-  check_image("x", x_any);
-  check_scale("dy_scale", dy_scale_any, dy_any);
-  check_scale("x_scale", x_scale_any, x_any);
+  check_float_image("dy", dy_any);
+  check_float_image("x", x_any);
   STD_TORCH_CHECK(dy_any.size(0) == x_any.size(0) && dy_any.size(2) == outputs(x_any.size(2), pad_y) &&
                       dy_any.size(3) == outputs(x_any.size(3), pad_x),
                   "dy must have x's samples and the size of its convolution");
   const Tensor dy = torch::stable::contiguous(dy_any), x = torch::stable::contiguous(x_any);
-  const std::optional<Tensor> dy_scale = in_compute_dtype(x, dy_scale_any), x_scale = in_compute_dtype(x, x_scale_any);
-  const int64_t in = x.size(1), out = dy.size(1);
+  const int64_t n = x.size(0), in = x.size(1), out = dy.size(1);
+  const std::optional<Tensor> dy_scale = operand("dy_scale", dy, dy_scale_any, {n, out}),
+                              x_scale = operand("x_scale", x, x_scale_any, {n, in});
   Tensor dweight = new_tensor(x, {out, in, kTaps, kTaps});
   torch::stable::zero_(dweight);
 

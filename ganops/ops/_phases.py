@@ -27,11 +27,8 @@ def serves(x: Tensor, weight: Tensor, up: int, down: int, padding: tuple[int, in
         (up, down) == (2, 1)
         and min(padding) >= 0
         and min(weight.shape[-2:]) >= 2
-        and x.device.type == "cpu"
         and memory_format(x) == torch.contiguous_format
-        and not torch.compiler.is_compiling()
-        and _backend.chosen() in (_backend.AUTO, "cpu")
-        and _backend.why_not("cpu", _NAME) is None
+        and _backend.has_cpu_kernel(_NAME, x)
     )
 
 

@@ -16,11 +16,12 @@ from ..reference import modulated_conv2d as reference
 from ..reference.bias_act import compute_dtype, keeps
 from . import _phases, gemm_conv2d, winograd_conv2d
 from ._convolution import Geometry, channel_dot, is_lone, needs_graph, scaled_convolution
-from ._library import Operator, register
+from ._library import Operator, register, register_composed
 from .bias_act import for_dtype, parse_activation, slope, sum_to_bias
 from .scaled_conv2d import resampled_scaled_conv2d
 from .upfirdn2d import filter_taps
 
+_IN_PLACE = "modulated_conv2d_epilogue_"
 PRENORMALIZE = ("auto", "none", "max", "rms")
 
 
@@ -199,7 +200,8 @@ def convolve_and_finish(
     if not graph and _phases.serves(x, weight, up, down, pads):
         taps = weight if flip_weight else weight.flip([-2, -1])
         return _phases.upsample_and_finish(convolve, x, taps, pads, f, scale, noise, bias, *activation)
-    return finish(resampled_conv2d(convolve, x, weight, *resampling), scale, noise, bias, activation)
+    y = resampled_conv2d(convolve, x, weight, *resampling)
+    return finish(y, scale, noise, bias, activation, in_place=not graph)
 
 
 def _work_dtype(
@@ -236,10 +238,18 @@ def _multiplies_bfloat16() -> bool:
 
 
 def finish(
-    y: Tensor, scale: Tensor | None, noise: Tensor | None, bias: Tensor | None, activation: tuple[Any, ...]
+    y: Tensor,
+    scale: Tensor | None,
+    noise: Tensor | None,
+    bias: Tensor | None,
+    activation: tuple[Any, ...],
+    in_place: bool,
 ) -> Tensor:
-    """All that follows the convolution, in one pass, if anything does."""
+    """All that follows the convolution, in one pass, if anything does; in_place: whether y may be overwritten."""
     if scale is None and noise is None and bias is None and activation[0] == "linear" and activation[2:] == (1.0, -1.0):
+        return y
+    if in_place and _backend.has_cpu_kernel(_IN_PLACE, y):  # which spares a CPU the pages of a new tensor
+        call(_IN_PLACE, y, scale, noise, bias, *activation)
         return y
     result: Tensor = call("modulated_conv2d_epilogue", y, scale, noise, bias, *activation)
     return result
@@ -388,13 +398,21 @@ def _backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
     return dx, dscale, dnoise, db, None, None, None, None
 
 
+def _reference_in_place(x: Tensor, *args: Any) -> None:
+    x.copy_(reference.epilogue(x, *args))
+
+
+_ARGUMENTS = "Tensor? scale, Tensor? noise, Tensor? b, str act, float alpha, float gain, float clamp"
 register(
     Operator(
         "modulated_conv2d_epilogue",
-        "(Tensor x, Tensor? scale, Tensor? noise, Tensor? b, str act, float alpha, float gain, float clamp) -> Tensor",
+        f"(Tensor x, {_ARGUMENTS}) -> Tensor",
         reference.epilogue,
         _fake,
         _setup_context,
         _backward,
     )
+)
+register_composed(
+    Operator(_IN_PLACE, f"(Tensor(a!) x, {_ARGUMENTS}) -> ()", _reference_in_place, lambda x, *args: None)
 )

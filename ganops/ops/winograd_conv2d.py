@@ -35,13 +35,10 @@ def beats_bfloat16(x: Tensor, weight: Tensor, padding: tuple[int, int]) -> bool:
 def _is_large(x: Tensor, weight: Tensor, padding: tuple[int, int], channels: int, tiles: int) -> bool:
     return (
         _WANTED
-        and x.device.type == "cpu"
         and tuple(weight.shape[-2:]) == (3, 3)
         and min(weight.shape[-4:-2]) >= channels
         and x.shape[0] * (x.shape[2] + 2 * padding[0] - 2) * (x.shape[3] + 2 * padding[1] - 2) // 16 >= tiles
-        and not torch.compiler.is_compiling()
-        and _backend.chosen() in (_backend.AUTO, "cpu")
-        and _backend.why_not("cpu", _NAME) is None
+        and _backend.has_cpu_kernel(_NAME, x)
     )
 
 

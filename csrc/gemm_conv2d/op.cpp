@@ -19,17 +19,14 @@ int64_t outputs(int64_t size, int64_t pad, int64_t taps) {
 Tensor gemm_conv2d(const Tensor& x_any, const Tensor& weight, const std::optional<Tensor>& scale_any, int64_t pad_y,
                    int64_t pad_x, bool flips, bool splits) {
   const bool is_float = x_any.scalar_type() == ScalarType::Float;
-  STD_TORCH_CHECK(x_any.dim() == 4 && (is_float || x_any.scalar_type() == ScalarType::BFloat16),
-                  "x must be [N, C, H, W] in bfloat16 or float32");
+  check_image("x", x_any);
+  STD_TORCH_CHECK(is_float || x_any.scalar_type() == ScalarType::BFloat16, "x must be bfloat16 or float32");
   STD_TORCH_CHECK(weight.dim() == 4 && weight.size(1) == x_any.size(1) && weight.numel() > 0, "weight must be [O, ",
                   x_any.size(1), ", kh, kw]");
-  STD_TORCH_CHECK(!scale_any || (scale_any->dim() == 2 && scale_any->size(0) == x_any.size(0) &&
-                                 scale_any->size(1) == x_any.size(1)),
-                  "scale must be [", x_any.size(0), ", ", x_any.size(1), "]");
   const Factors factors = !is_float ? Factors::bfloat16 : splits ? Factors::bfloat16x3 : Factors::float32;
   const Tensor x = torch::stable::contiguous(x_any);
   const Tensor taps = weight.scalar_type() == ScalarType::Float ? weight : torch::stable::to(weight, ScalarType::Float);
-  const std::optional<Tensor> scale = in_compute_dtype(x, scale_any);
+  const std::optional<Tensor> scale = operand("scale", x, scale_any, {x.size(0), x.size(1)});
   const int64_t n = x.size(0), in = x.size(1), out = weight.size(0);
   const int64_t kernel_height = weight.size(2), kernel_width = weight.size(3);
   const int64_t out_height = outputs(x.size(2), pad_y, kernel_height);

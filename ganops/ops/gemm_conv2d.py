@@ -29,11 +29,8 @@ def serves(x: Tensor, weight: Tensor) -> bool:
     return (
         _WANTED
         and x.dtype in (torch.bfloat16, torch.float32)
-        and x.device.type == "cpu"
         and x.is_contiguous()
-        and not torch.compiler.is_compiling()
-        and _backend.chosen() in (_backend.AUTO, "cpu")
-        and _backend.why_not("cpu", _NAME) is None
+        and _backend.has_cpu_kernel(_NAME, x)
         and _is_faster(x, weight)
     )
 

@@ -35,7 +35,7 @@ struct Column {
 // Upsamples along y (with taps_x > 1 along x, too), activates, and downsamples along y, all in registers. `lead` is
 // the number of rows before the first one that is needed. down_taps = 0: does not downsample.
 template <int up, int down, int taps_y, int taps_x, int down_taps, int lead, bool obey, bool symmetric>
-void walk(const Column& c, const Activation<obey>& activation) {
+void walk(Column c, Activation<obey> activation) {
   float up_coef[taps_y * taps_x * up];  // a copy, which no store can change
   std::copy_n(c.up_coef, taps_y * taps_x * up, up_coef);
   Downsampling<down, down_taps, symmetric> downsampling(c.down_coef);
@@ -75,7 +75,7 @@ void walk(const Column& c, const Activation<obey>& activation) {
 // The walk for each lead; a greater lead than down is so many rows less of the output.
 template <int up, int down, int taps_y, int taps_x, int down_taps, bool obey, bool symmetric, int... lead>
 constexpr auto walks(std::integer_sequence<int, lead...>) {
-  using Walk = void (*)(const Column&, const Activation<obey>&);
+  using Walk = void (*)(Column, Activation<obey>);
   return std::array<Walk, sizeof...(lead)>{walk<up, down, taps_y, taps_x, down_taps, lead, obey, symmetric>...};
 }
 
@@ -246,7 +246,7 @@ void narrow_full(const Plan<float>& plan, const Tile<float>& t) {
   float coef[taps * taps];
   std::copy_n(plan.down_coef.data(), taps * taps, coef);
   if constexpr (symmetric) fold<taps>(coef);
-  const int64_t rows_before = symmetric ? round_up(t.y.lead, 2) : t.y.lead;
+  const int64_t rows_before = symmetric ? round_up(t.y.lead, 2) : t.y.lead;  // pairs are whole
   for (int64_t s = 0; s < kOutPhases; s++) {
     const int64_t first = t.x.lead + s * down;
     const float* in = t.upsampled + rows_before * plan.rows.stride + first / kPhases;

@@ -226,10 +226,10 @@ void columns_full(const Plan<float>& plan, const Tile<float>& t, const float* in
   for (int64_t i = 0; i < n; i += kVectors * kLanes<float>) {
     if (n - i > kLanes<float>)
       walk_full<phases, first, taps, symmetric, kVectors>(in + i, rows.stride, rows.phase_stride, coef, out + i,
-                                                                out_stride, t.y.out_count);
+                                                          out_stride, t.y.out_count);
     else
-      walk_full<phases, first, taps, symmetric, 1>(in + i, rows.stride, rows.phase_stride, coef, out + i,
-                                                         out_stride, t.y.out_count);
+      walk_full<phases, first, taps, symmetric, 1>(in + i, rows.stride, rows.phase_stride, coef, out + i, out_stride,
+                                                   t.y.out_count);
   }
 }
 

@@ -57,96 +57,88 @@ class Downsampling {
   const float* coef;  // [taps], left in memory, so that rows have the registers
   Vec<float> rows[kRows];
 };
+
+// Where a full filter follows. If it is symmetric, it takes of each two rows their sum and their difference: add_rows.
 template <int down, bool symmetric>
 class Downsampling<down, 0, symmetric> {
  public:
   explicit Downsampling(const float*) {}
   template <int row, class F>
-  GANOPS_INLINE void take(Vec<float> v, const F& write) const {
-    write(v);
+  GANOPS_INLINE void take(Vec<float> v, const F& write) {
+    if constexpr (!symmetric) {
+      write(v);
+    } else if constexpr (floor_mod(row, 2) == 0) {
+      upper = v;
+    } else {
+      write(upper + v);
+      write(upper - v);
+    }
   }
+
+ private:
+  Vec<float> upper = {};
 };
 
-// Of each two rows of a full filter that are as far from the middle of `down` rows, half their sum and half their
-// difference: see add_rows.
-template <int down, int taps>
+// Of each two rows of a full filter half their sum and half their difference.
+template <int taps>
 void fold(float* coef) {
-  for (int i = 0; i < taps; i++)
-    for (int j = 0; i % down < down / 2 && j < taps; j++) {
-      float &a = coef[i * taps + j], &b = coef[(i + down - 1 - i % down * 2) * taps + j];
-      const float sum = (a + b) / 2;
-      b = (a - b) / 2;
-      a = sum;
+  for (int i = 0; i < taps; i += 2)
+    for (int j = 0; j < taps; j++) {
+      float &upper = coef[i * taps + j], &lower = coef[(i + 1) * taps + j];
+      const float sum = (upper + lower) / 2;
+      lower = (upper - lower) / 2;
+      upper = sum;
     }
 }
 
-// With a full filter: adds what `down` rows of samples, kept in `phases` phases, give to all output rows under way, of
+// With a full filter: adds what two rows of samples, kept in `phases` phases, give to all output rows under way, of
 // which the first has most of its rows. The first column that an output needs is in phase `first`. coef: [taps][taps].
 //
 // If the filter is symmetric, samples with the same coefficient are added first along x. Along y, an output row meets
 // the rows' coefficients in opposite order to the one as far from the other end of those under way. Of these two, half
-// the sum takes only sums of rows, half the difference only differences: half of the products. coef is folded then.
-template <int phases, int first, int down, int taps, bool symmetric, int vectors>
-GANOPS_INLINE void add_rows(Vec<float> (&sum)[taps / down][vectors], const float* in, int64_t in_stride,
+// the sum takes only sums of rows, half the difference only differences: half of the products. Both are folded then.
+template <int phases, int first, int taps, bool symmetric, int vectors>
+GANOPS_INLINE void add_rows(Vec<float> (&sum)[taps / 2][vectors], const float* in, int64_t in_stride,
                             int64_t phase_stride, const float* coef) {
-  constexpr int kLive = taps / down, kTurns = taps / phases;  // taps of a phase
+  constexpr int kLive = taps / 2, kTurns = taps / phases;  // taps of a phase
   constexpr int kShifts = (phases + taps - 2) / phases + 1;
-  static_assert(taps % down == 0 && down % 2 == 0 && kLive % 2 == 0 && taps % phases == 0);
+  static_assert(taps % phases == 0);
   asm("" : "+r"(coef));  // so that no coefficient occupies a register, or vectors of the stack, for the whole walk
-  const auto tap = [&](int live, int i, int j) __attribute__((always_inline)) {
-    return broadcast_once(coef + ((kLive - 1 - live) * down + i) * taps + j);
-  };
+  const auto tap = [&](int live, int i, int j)
+                       __attribute__((always_inline)) { return coef + ((kLive - 1 - live) * 2 + i) * taps + j; };
+  const auto column_of = [](int j) { return (first + j) / phases; };
   if constexpr (symmetric) {
-    Vec<float> even[kLive / 2][vectors], odd[kLive / 2][vectors];
+    static_assert(kLive % 2 == 0 && vectors == 1);
+    Vec<float> half[2][kLive / 2];
     unrolled<phases>([&](auto q) __attribute__((always_inline)) {
       // Samples of phase q meet the taps that those of phase `mirror` meet in opposite order.
       constexpr int mirror = (taps - 1 + 2 * first - q + phases) % phases;
       if constexpr (q > mirror) return;
-      const auto shift_of = [](int j) { return (first + j) / phases; };
-      constexpr int column = (q - first + phases) % phases;  // the first one of phase q
-      const auto add_columns = [&](int i, Vec<float>(&to)[kTurns][vectors]) __attribute__((always_inline)) {
-        unrolled<vectors>([&](auto n) __attribute__((always_inline)) {
-          Vec<float> a[kShifts], b[kShifts];
-          load_shifted(a, in + i * in_stride + q * phase_stride + n * kLanes<float>);
-          load_shifted(b, in + i * in_stride + mirror * phase_stride + n * kLanes<float>);
-          unrolled<kTurns>([&](auto turn) __attribute__((always_inline)) {
-            const int j = column + turn * phases;
-            to[turn][n] = a[shift_of(j)] + b[shift_of(taps - 1 - j)];
-          });
-        });
-      };
-      unrolled<down / 2>([&](auto i) __attribute__((always_inline)) {
-        constexpr int opposite = down - 1 - i;
-        Vec<float> upper[kTurns][vectors], lower[kTurns][vectors];
-        add_columns(i, upper);
-        add_columns(opposite, lower);
+      unrolled<2>([&](auto i) __attribute__((always_inline)) {
+        Vec<float> a[kShifts], b[kShifts];
+        load_shifted(a, in + i * in_stride + q * phase_stride);
+        load_shifted(b, in + i * in_stride + mirror * phase_stride);
         unrolled<kTurns>([&](auto turn) __attribute__((always_inline)) {
-          constexpr int j = column + turn * phases;
-          constexpr bool is_first = q + i + turn == 0;
+          constexpr int j = (q - first + phases) % phases + turn * phases;
+          const Vec<float> v = a[column_of(j)] + b[column_of(taps - 1 - j)];
           unrolled<kLive / 2>([&](auto live) __attribute__((always_inline)) {
-            const Vec<float> half_sum = tap(live, i, j), half_difference = tap(live, opposite, j);
-            unrolled<vectors>([&](auto n) __attribute__((always_inline)) {
-              multiply_add<is_first>(even[live][n], half_sum, upper[turn][n] + lower[turn][n]);
-              multiply_add<is_first>(odd[live][n], half_difference, upper[turn][n] - lower[turn][n]);
-            });
+            multiply_add<q + turn == 0>(half[i][live], *tap(live, i, j), v);
           });
         });
       });
     });
     unrolled<kLive / 2>([&](auto live) __attribute__((always_inline)) {
-      unrolled<vectors>([&](auto n) __attribute__((always_inline)) {
-        sum[live][n] += even[live][n] + odd[live][n];
-        sum[kLive - 1 - live][n] += even[live][n] - odd[live][n];
-      });
+      sum[live][0] += half[0][live] + half[1][live];
+      sum[kLive - 1 - live][0] += half[0][live] - half[1][live];
     });
   } else {
-    unrolled<down>([&](auto i) __attribute__((always_inline)) {
+    unrolled<2>([&](auto i) __attribute__((always_inline)) {
       unrolled<taps>([&](auto j) __attribute__((always_inline)) {
-        const float* from = in + i * in_stride + (first + j) % phases * phase_stride + (first + j) / phases;
+        const float* from = in + i * in_stride + (first + j) % phases * phase_stride + column_of(j);
         Vec<float> v[vectors];
         unrolled<vectors>([&](auto n) __attribute__((always_inline)) { v[n] = load_once(from + n * kLanes<float>); });
         unrolled<kLive>([&](auto live) __attribute__((always_inline)) {
-          const Vec<float> coefficient = tap(live, i, j);
+          const Vec<float> coefficient = broadcast_once(tap(live, i, j));
           unrolled<vectors>(
               [&](auto n) __attribute__((always_inline)) { multiply_add<false>(sum[live][n], coefficient, v[n]); });
         });

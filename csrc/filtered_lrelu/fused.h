@@ -35,7 +35,7 @@ struct Column {
 // Upsamples along y (with taps_x > 1 along x, too), activates, and downsamples along y, all in registers. `lead` is
 // the number of rows before the first one that is needed. down_taps = 0: does not downsample.
 template <int up, int down, int taps_y, int taps_x, int down_taps, int lead, bool obey, bool symmetric>
-void walk(const Column& c, const Activation<obey>& activation) {
+void walk(Column c, Activation<obey> activation) {
   float up_coef[taps_y * taps_x * up];  // a copy, which no store can change
   std::copy_n(c.up_coef, taps_y * taps_x * up, up_coef);
   Downsampling<down, down_taps, symmetric> downsampling(c.down_coef);
@@ -75,19 +75,19 @@ void walk(const Column& c, const Activation<obey>& activation) {
 // The walk for each lead; a greater lead than down is so many rows less of the output.
 template <int up, int down, int taps_y, int taps_x, int down_taps, bool obey, bool symmetric, int... lead>
 constexpr auto walks(std::integer_sequence<int, lead...>) {
-  using Walk = void (*)(const Column&, const Activation<obey>&);
+  using Walk = void (*)(Column, Activation<obey>);
   return std::array<Walk, sizeof...(lead)>{walk<up, down, taps_y, taps_x, down_taps, lead, obey, symmetric>...};
 }
 
 template <int up, int down, int taps_y, int taps_x, int down_taps, bool obey, bool symmetric>
 void columns_fused(const Plan<float>& plan, const Tile<float>& t) {
-  constexpr int kLeads = down_taps ? down : 1;
+  constexpr int kLeads = down_taps || symmetric ? down : 1;
   constexpr auto kWalks =
       walks<up, down, taps_y, taps_x, down_taps, obey, symmetric>(std::make_integer_sequence<int, kLeads>{});
   const Activation<obey> activation(plan.params);
   const bool has_codes = plan.params.read_codes || plan.params.write_codes;
   const Rows& rows = plan.rows;
-  float* const out = down_taps ? t.lowered - t.y.lead / kLeads * rows.stride : t.upsampled;
+  float* const out = down_taps ? t.lowered - t.y.lead / down * rows.stride : t.upsampled;
   const TapTable<float>& table = taps_x > 1 ? plan.up_full : plan.up_y;
   for (int64_t q = 0; q < rows.phases; q++) {
     float up_coef[taps_y * taps_x * up];
@@ -192,15 +192,16 @@ void narrow_fused(const Plan<float>& plan, const Tile<float>& t) {
   (t.x.lead == 1 ? narrow_rows<up, down, taps, 1, symmetric> : narrow_rows<up, down, taps, 0, symmetric>)(plan, t);
 }
 
-// A full downsampling filter, walking down `vectors` vector columns with all output rows under way in registers.
-template <int phases, int first, int down, int taps, bool symmetric, int vectors>
+// A full filter that downsamples by 2, walking down `vectors` vector columns with all output rows under way in
+// registers.
+template <int phases, int first, int taps, bool symmetric, int vectors>
 GANOPS_INLINE void walk_full(const float* in, int64_t in_stride, int64_t phase_stride, const float* coef, float* out,
                              int64_t out_stride, int64_t out_count) {
-  constexpr int kLive = taps / down;
+  constexpr int kLive = taps / 2;
   Vec<float> sum[kLive][vectors] = {};  // of output rows row, row + 1, ...
   for (int64_t row = 1 - kLive; row < out_count; row++) {
-    add_rows<phases, first, down, taps, symmetric>(sum, in, in_stride, phase_stride, coef);
-    in += down * in_stride;
+    add_rows<phases, first, taps, symmetric>(sum, in, in_stride, phase_stride, coef);
+    in += 2 * in_stride;
     if (row >= 0) {
       unrolled<vectors>([&](auto n) __attribute__((always_inline)) { store(out + n * kLanes<float>, sum[0][n]); });
       out += out_stride;
@@ -217,37 +218,38 @@ GANOPS_INLINE void walk_full(const float* in, int64_t in_stride, int64_t phase_s
 }
 
 // All columns of one out phase, n outputs a row.
-template <int phases, int first, int down, int taps, bool symmetric>
+template <int phases, int first, int taps, bool symmetric>
 void columns_full(const Plan<float>& plan, const Tile<float>& t, const float* in, const float* coef, float* out,
                   int64_t out_stride, int64_t n) {
-  constexpr int kVectors = 2;
+  constexpr int kVectors = symmetric ? 1 : 2;
   const Rows& rows = plan.rows;
   for (int64_t i = 0; i < n; i += kVectors * kLanes<float>) {
     if (n - i > kLanes<float>)
-      walk_full<phases, first, down, taps, symmetric, kVectors>(in + i, rows.stride, rows.phase_stride, coef, out + i,
-                                                                out_stride, t.y.out_count);
+      walk_full<phases, first, taps, symmetric, kVectors>(in + i, rows.stride, rows.phase_stride, coef, out + i,
+                                                          out_stride, t.y.out_count);
     else
-      walk_full<phases, first, down, taps, symmetric, 1>(in + i, rows.stride, rows.phase_stride, coef, out + i,
-                                                         out_stride, t.y.out_count);
+      walk_full<phases, first, taps, symmetric, 1>(in + i, rows.stride, rows.phase_stride, coef, out + i, out_stride,
+                                                   t.y.out_count);
   }
 }
 
-template <int down, int taps, bool symmetric, int... first>
+template <int taps, bool symmetric, int... first>
 constexpr auto columns_by_phase(std::integer_sequence<int, first...>) {
-  return std::array{columns_full<sizeof...(first), first, down, taps, symmetric>...};
+  return std::array{columns_full<sizeof...(first), first, taps, symmetric>...};
 }
 
 template <int up, int down, int taps, bool symmetric>
 void narrow_full(const Plan<float>& plan, const Tile<float>& t) {
   constexpr int kPhases = std::lcm(up, down), kOutPhases = kPhases / down;
-  constexpr auto kColumns = columns_by_phase<down, taps, symmetric>(std::make_integer_sequence<int, kPhases>{});
+  constexpr auto kColumns = columns_by_phase<taps, symmetric>(std::make_integer_sequence<int, kPhases>{});
   const int64_t n = ceil_div(t.x.out_count, kOutPhases), out_stride = kOutPhases * plan.out_phase_stride;
   float coef[taps * taps];
   std::copy_n(plan.down_coef.data(), taps * taps, coef);
-  if constexpr (symmetric) fold<down, taps>(coef);
+  if constexpr (symmetric) fold<taps>(coef);
+  const int64_t rows_before = symmetric ? round_up(t.y.lead, 2) : t.y.lead;  // pairs are whole
   for (int64_t s = 0; s < kOutPhases; s++) {
     const int64_t first = t.x.lead + s * down;
-    const float* in = t.upsampled + t.y.lead * plan.rows.stride + first / kPhases;
+    const float* in = t.upsampled + rows_before * plan.rows.stride + first / kPhases;
     kColumns[first % kPhases](plan, t, in, coef, t.lowered + s * plan.out_phase_stride, out_stride, n);
   }
   for (int64_t row = 0; row < t.y.out_count; row++) {
@@ -263,10 +265,9 @@ constexpr int kPhaseTaps = 6;
 template <int up, int down, bool full_up, bool full_down, bool obey, bool symmetric>
 constexpr Passes<float> fused_passes() {
   constexpr int kDownTaps = kPhaseTaps * down, kTapsX = full_up ? kPhaseTaps : 1, kWalkTaps = full_down ? 0 : kDownTaps;
-  constexpr bool kAdds = full_down || symmetric;  // a walk that does not downsample is one, whatever the filter
   Passes<float> passes{};
   passes.widen = widen_fused<up, down, kPhaseTaps>;
-  passes.columns = columns_fused<up, down, kPhaseTaps, kTapsX, kWalkTaps, obey, kAdds>;
+  passes.columns = columns_fused<up, down, kPhaseTaps, kTapsX, kWalkTaps, obey, symmetric>;
   if constexpr (full_down)
     passes.narrow = narrow_full<up, down, kDownTaps, symmetric>;
   else

@@ -13,7 +13,7 @@
 namespace ganops {
 
 constexpr int64_t kBlockChannels = 16;       // that are read together where channels are adjacent in memory
-constexpr int64_t kCacheBytes = 512 * 1024;  // of scratch memory that a thread should not exceed
+constexpr int64_t kCacheBytes = 768 * 1024;  // of scratch memory that a thread should not exceed
 constexpr int64_t kMaxCuts = 64;             // of an image along each axis
 constexpr int64_t kTileOverhead = 2000;      // what starting a tile costs, in samples
 constexpr int64_t kRowOverhead = 64;         // what starting a row costs: memory likes long ones

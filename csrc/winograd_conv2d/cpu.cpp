@@ -218,6 +218,9 @@ void winograd_output(const WinogradOutput& p) {
 // Vectors hold one input channel of a group's rows after the other.
 void winograd_filter(const WinogradFilters& p) {
   const int64_t groups = ceil_div(p.out, kGroup), in_group = p.in * kGroup;
+  const bool starts_vectors = elements_into_vector(p.frequencies) == 0 && p.frequency_stride % kLanes<float> == 0;
+  const bool streamed = starts_vectors && in_group % kLanes<float> == 0 &&
+                        is_streamed(kFrequencies * groups * in_group * static_cast<int64_t>(sizeof(float)));
   parallel_for(groups, 1, [&](int64_t begin, int64_t end) {
     for (int64_t group = begin; group < end; group++)
       for (int64_t first = 0; first < in_group; first += kLanes<float>) {
@@ -238,10 +241,13 @@ void winograd_filter(const WinogradFilters& p) {
           const Vec<float> g[kTaps] = {along_x[0][x], along_x[1][x], along_x[2][x]};
           Vec<float> u[kInputs];
           transform_filter(g, u);
-          for (int64_t y = 0; y < kInputs; y++)
-            store_first(p.frequencies + (y * kInputs + x) * p.frequency_stride + group * in_group + first, u[y], lanes);
+          for (int64_t y = 0; y < kInputs; y++) {
+            float* to = p.frequencies + (y * kInputs + x) * p.frequency_stride + group * in_group + first;
+            streamed ? stream(to, u[y]) : store_first(to, u[y], lanes);
+          }
         }
       }
+    if (streamed) finish_streams();
   });
 }
 

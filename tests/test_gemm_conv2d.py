@@ -41,7 +41,7 @@ def in_three_products(x: Tensor, weight: Tensor, scale: Tensor | None, padding: 
 
 
 @pytest.mark.parametrize("kernel", [(1, 1, 0, 0), (3, 3, 1, 1), (1, 2, 0, 1), (2, 2, 1, 1), (3, 3, 5, 3)], ids=str)
-@pytest.mark.parametrize("channels", [(1, 1), (3, 5), (51, 81), (512, 33), (130, 257)], ids=str)
+@pytest.mark.parametrize("channels", [(1, 1), (3, 5), (51, 81), (131, 3), (6, 4), (512, 33), (130, 257)], ids=str)
 @pytest.mark.parametrize("size", SIZES, ids=str)
 def test_every_size(size: tuple[int, int, int], channels: tuple[int, int], kernel: tuple[int, ...]) -> None:
     (n, height, width), (kernel_height, kernel_width, *padding) = size, kernel
@@ -117,7 +117,7 @@ def test_not_a_number_stays_so() -> None:
     ids=lambda environment: "-".join(environment.values()),
 )
 def test_other_instructions(environment: dict[str, str]) -> None:
-    some = "51 or with_amx or three_products"  # of this file; 51 channels
+    some = "51 or 131 or with_amx or three_products"  # of this file; 51 and 131 channels
     command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", "-k", some, __file__]
     done = subprocess.run(command, env={**os.environ, **environment}, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout
@@ -264,6 +264,15 @@ def test_three_products_of_float32(batch: int, precision: str, calls_with_amx: C
     scaled_convolution(normal(1, 64, 40, 40), normal(64, 64, 3, 3), None, Geometry())
     scaled_convolution(normal(1, 64, 40, 40), normal(64, 64, 1, 1), None, Geometry())
     assert not calls_with_amx
+
+
+def test_infinity_stays_so() -> None:
+    for outputs in (3, 20):
+        x, weight = normal(1, 5, 40, 40), normal(outputs, 5, 1, 1)
+        x[0, 4, 5, 5] = torch.inf
+        y = convolve(x, weight, None, (0, 0))
+        assert (y[0, :, 5, 5] == torch.inf * weight[:, 4, 0, 0].sign()).all()
+        assert (~y.isfinite()).sum() == outputs
 
 
 X, WEIGHT, SCALE = normal(2, 3, 5, 5), normal(4, 3, 2, 3), normal(2, 3)

@@ -18,7 +18,7 @@ from ._library import Operator, register_composed
 _NAME = "gemm_conv2d"
 _WANTED = os.environ.get("GANOPS_GEMM") != "0"
 # Where it was faster than torch's convolution when timed: of these shapes, by these instructions.
-FEW_OUTPUTS = 16  # torch's convolution computes as many as with these
+FEW_OUTPUTS = {torch.bfloat16: 16, torch.float32: 4}
 MIN_PIXELS = 4096  # of more outputs
 MAX_TAPS = 4  # in bfloat16
 FLOAT32_MIN_CHANNELS = 128  # of the input
@@ -39,7 +39,7 @@ def _is_faster(x: Tensor, weight: Tensor) -> bool:
     if _splits(x, weight):
         return True
     outputs, channels, taps = weight.shape[-4], weight.shape[-3], weight.shape[-2:].numel()
-    has_few_outputs, is_large = outputs <= FEW_OUTPUTS, x.shape[2] * x.shape[3] >= MIN_PIXELS
+    has_few_outputs, is_large = outputs <= FEW_OUTPUTS[x.dtype], x.shape[2] * x.shape[3] >= MIN_PIXELS
     if x.dtype == torch.bfloat16:
         return _has_tiles() or (instructions() != "none" and (has_few_outputs or (is_large and taps <= MAX_TAPS)))
     vectors = _vector_instructions()

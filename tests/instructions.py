@@ -77,6 +77,16 @@ def filtered_lrelu(fu: Tensor, fd: Tensor, up: int, training: bool = False, **op
     return step
 
 
+def gemm_conv2d(outputs: int) -> Callable[[], Any]:
+    x, weight = image(1, 64, 32, 32), image(outputs, 64, 1, 1)
+    return lambda: torch.ops.ganops.gemm_conv2d(x, weight, None, 0, 0, False, False)
+
+
+def winograd_conv2d() -> Callable[[], Any]:
+    x, weight, scale = image(1, 64, 32, 32), image(64, 64, 3, 3), image(1, 64)
+    return lambda: torch.ops.ganops.winograd_conv2d(x, weight, scale, 1, 1)
+
+
 # What the networks call, on small images.
 CASES: dict[str, Callable[[], Any]] = {
     "bias_act": bias_act(),
@@ -84,6 +94,9 @@ CASES: dict[str, Callable[[], Any]] = {
     "bias_act, bfloat16": bias_act(dtype=torch.bfloat16),
     "epilogue": epilogue(),
     "epilogue, channels last": epilogue(channels_last=True),
+    "gemm_conv2d 1x1": gemm_conv2d(64),
+    "gemm_conv2d 1x1, 3 outputs": gemm_conv2d(3),
+    "winograd_conv2d": winograd_conv2d(),
     "upfirdn2d blur": upfirdn2d(BLUR, 65, 1),
     "upfirdn2d blur, channels last": upfirdn2d(BLUR, 65, 1, channels_last=True),
     "upfirdn2d blur, bfloat16": upfirdn2d(BLUR, 65, 1, dtype=torch.bfloat16),

@@ -14,6 +14,7 @@ from torch import Tensor
 import ganops
 from ganops.ops import _convolution, gemm_conv2d
 from ganops.ops._convolution import Geometry, scaled_convolution
+from ganops.ops.gemm_conv2d import FEW_OUTPUTS
 
 pytestmark = pytest.mark.skipif(ganops.backends()["cpu"] != "available", reason="no compiled kernels")
 
@@ -52,7 +53,9 @@ def test_every_size(size: tuple[int, int, int], channels: tuple[int, int], kerne
 
     x = x.to(torch.bfloat16)
     y = convolve(x, weight, scale, padding)
-    factors = scaled(x, scale).to(torch.bfloat16), weight.to(torch.bfloat16)
+    factors = scaled(x, scale), weight
+    if channels[1] > FEW_OUTPUTS or kernel != (1, 1, 0, 0):
+        factors = factors[0].to(torch.bfloat16), factors[1].to(torch.bfloat16)
     expected = F.conv2d(*(t.double() for t in factors), padding=padding)
     assert y.shape == expected.shape and y.dtype == torch.bfloat16
     rms = expected.square().mean().sqrt()
@@ -226,6 +229,15 @@ def test_where_it_serves(
     calls.clear()
     modulated(x.requires_grad_(), outputs, taps, **options)
     assert calls == float32_calls * [torch.float32]  # in which gradients are computed
+
+
+def test_few_outputs_need_no_bfloat16_instructions(calls: Calls, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gemm_conv2d, "instructions", lambda: "none")
+    x = normal(1, 20, 9, 9, dtype=torch.bfloat16)
+    with torch.no_grad():
+        for outputs in (FEW_OUTPUTS, FEW_OUTPUTS + 1):
+            modulated(x, outputs, 1)
+    assert calls == [torch.bfloat16]
 
 
 def test_where_it_serves_with_amx(calls_with_amx: Calls) -> None:

@@ -271,7 +271,7 @@ void convolve(const GemmConv2dParams& p) {
 
 template <class Product>
 void convolve(const GemmConv2dParams& p) {
-  if (p.factors == Factors::bfloat16)
+  if (p.dtype == DType::bf16)
     convolve<BFloat16, Product>(p);
   else
     convolve<float, Product>(p);
@@ -279,23 +279,22 @@ void convolve(const GemmConv2dParams& p) {
 
 // A few outputs of 1x1 filters take as long as it takes to read the input. Their sums over a run of pixels wait in L1,
 // and the channels' pixels are read in place, page by page.
-constexpr int64_t kFewOutputs = 4;
-
+template <class T>
 void sum_few_outputs(const GemmConv2dParams& p) {
   constexpr int64_t kRun = 1024, kAtOnce = 4;  // pixels, and channels, whose factors stay in registers
   const int64_t pixels = p.height * p.width, runs = ceil_div(pixels, kRun);
-  static constexpr float kZeros[kRun] = {};  // the pixels of channels beyond the last
+  static constexpr T kZeros[kRun] = {};  // the pixels of channels beyond the last
   parallel_for(p.n * runs, 1, [&](int64_t begin, int64_t end) {
     for (int64_t i = begin; i < end; i++) {
       const int64_t n = i / runs, first = i % runs * kRun, count = std::min(kRun, pixels - first);
       alignas(GANOPS_VECTOR_BYTES) float sums[kFewOutputs][kRun] = {};
       for (int64_t channel = 0; channel < p.in; channel += kAtOnce) {
-        const float* rows[kAtOnce];
+        const T* rows[kAtOnce];
         Vec<float> factors[kFewOutputs][kAtOnce];
         for (int64_t k = 0; k < kAtOnce; k++) {
           const int64_t word = channel + k, plane = n * p.in + word;
           const bool exists = word < p.in;
-          rows[k] = exists ? static_cast<const float*>(p.x) + plane * pixels + first : kZeros;
+          rows[k] = exists ? static_cast<const T*>(p.x) + plane * pixels + first : kZeros;
           const float scale = exists && p.scale ? p.scale[plane] : 1;
           const uint32_t* filter = p.filters + word / kFilterWords * kFilterBlock + word % kFilterWords;
           for (int64_t o = 0; o < kFewOutputs; o++)
@@ -303,7 +302,7 @@ void sum_few_outputs(const GemmConv2dParams& p) {
         }
         for (int64_t pixel = 0; pixel < count; pixel += kLanes<float>) {
           Vec<float> x[kAtOnce];
-          for (int64_t k = 0; k < kAtOnce; k++) x[k] = load_first(rows[k] + pixel, count - pixel);
+          for (int64_t k = 0; k < kAtOnce; k++) x[k] = load_floats(rows[k] + pixel, count - pixel);
           for (int64_t o = 0; o < p.out; o++) {
             Vec<float> sum = load(sums[o] + pixel);
             for (int64_t k = 0; k < kAtOnce; k++) sum += factors[o][k] * x[k];
@@ -312,14 +311,15 @@ void sum_few_outputs(const GemmConv2dParams& p) {
         }
       }
       for (int64_t o = 0; o < p.out; o++)
-        store_row(static_cast<float*>(p.y) + (n * p.out + o) * pixels + first, sums[o], count);
+        store_row(static_cast<T*>(p.y) + (n * p.out + o) * pixels + first, sums[o], count);
     }
   });
 }
 
 void gemm_conv2d(const GemmConv2dParams& p) {
   const bool is_pointwise = p.kernel_height * p.kernel_width == 1 && p.pad_y == 0 && p.pad_x == 0;
-  if (p.factors == Factors::float32 && is_pointwise && p.out <= kFewOutputs) return sum_few_outputs(p);
+  if (is_pointwise && p.out <= kFewOutputs)
+    return p.dtype == DType::bf16 ? sum_few_outputs<BFloat16>(p) : sum_few_outputs<float>(p);
   if (p.factors == Factors::float32) return convolve<float, VectorProduct<Float>>(p);
   switch (bfloat16_unit()) {
 #ifdef GANOPS_X86_64

@@ -23,7 +23,11 @@ Tensor gemm_conv2d(const Tensor& x_any, const Tensor& weight, const std::optiona
   STD_TORCH_CHECK(is_float || x_any.scalar_type() == ScalarType::BFloat16, "x must be bfloat16 or float32");
   STD_TORCH_CHECK(weight.dim() == 4 && weight.size(1) == x_any.size(1) && weight.numel() > 0, "weight must be [O, ",
                   x_any.size(1), ", kh, kw]");
-  const Factors factors = !is_float ? Factors::bfloat16 : splits ? Factors::bfloat16x3 : Factors::float32;
+  const bool is_pointwise = weight.size(2) * weight.size(3) == 1 && pad_y == 0 && pad_x == 0;
+  const Factors factors = is_pointwise && weight.size(0) <= kFewOutputs ? Factors::float32
+                          : !is_float                                   ? Factors::bfloat16
+                          : splits                                      ? Factors::bfloat16x3
+                                                                        : Factors::float32;
   const Tensor x = torch::stable::contiguous(x_any);
   const Tensor taps = weight.scalar_type() == ScalarType::Float ? weight : torch::stable::to(weight, ScalarType::Float);
   const std::optional<Tensor> scale = operand("scale", x, scale_any, {x.size(0), x.size(1)});
@@ -54,13 +58,14 @@ Tensor gemm_conv2d(const Tensor& x_any, const Tensor& weight, const std::optiona
   p.scale = static_cast<const float*>(data_or_null(scale));
   p.filters = f.packed;
   p.y = y.mutable_data_ptr();
+  p.dtype = dtype_of(x);
   p.factors = factors;
   p.n = n, p.in = in, p.height = x.size(2), p.width = x.size(3);
   p.out = out, p.out_height = out_height, p.out_width = out_width;
   p.kernel_height = kernel_height, p.kernel_width = kernel_width;
   p.pad_y = pad_y, p.pad_x = pad_x;
   p.blocks = f.blocks;
-  if (kernel_height * kernel_width == 1 && pad_y == 0 && pad_x == 0) {  // all pixels are one row
+  if (is_pointwise) {  // all pixels are one row
     p.width = p.out_width = p.height * p.width;
     p.height = p.out_height = 1;
   }

@@ -40,11 +40,16 @@ struct GemmFilters {
   int64_t groups, blocks;
 };
 
+// Of so few outputs, 1x1 filters have float32 factors whatever the image's dtype: it is reading the image that takes
+// time.
+constexpr int64_t kFewOutputs = 4;
+
 struct GemmConv2dParams {
   const void* x;            // [N, in, height, width] of T
   const float* scale;       // [N, in] or null: of x's channels
   const uint32_t* filters;  // as above
-  void* y;                  // [N, out, out_height, out_width] of T: bfloat16 of such factors, else float32
+  void* y;                  // [N, out, out_height, out_width] of T
+  DType dtype;              // T: bf16, or f32
   Factors factors;
   int64_t n, in, height, width;
   int64_t out, out_height, out_width;

@@ -18,7 +18,8 @@ from ._library import Operator, register_composed
 _NAME = "gemm_conv2d"
 _WANTED = os.environ.get("GANOPS_GEMM") != "0"
 # Where it was faster than torch's convolution when timed: of these shapes, by these instructions.
-FEW_OUTPUTS = {torch.bfloat16: 16, torch.float32: 4}
+FEW_OUTPUTS = 4  # of one tap
+FEW_BFLOAT16_OUTPUTS = 16  # of any
 MIN_PIXELS = 4096  # of more outputs
 MAX_TAPS = 4  # in bfloat16
 FLOAT32_MIN_CHANNELS = 128  # of the input
@@ -39,12 +40,13 @@ def _is_faster(x: Tensor, weight: Tensor) -> bool:
     if _splits(x, weight):
         return True
     outputs, channels, taps = weight.shape[-4], weight.shape[-3], weight.shape[-2:].numel()
-    has_few_outputs, is_large = outputs <= FEW_OUTPUTS[x.dtype], x.shape[2] * x.shape[3] >= MIN_PIXELS
+    vectors, is_large = _vector_instructions(), x.shape[2] * x.shape[3] >= MIN_PIXELS
+    if taps == 1 and outputs <= FEW_OUTPUTS and vectors != "baseline":
+        return True
     if x.dtype == torch.bfloat16:
-        return _has_tiles() or (instructions() != "none" and (has_few_outputs or (is_large and taps <= MAX_TAPS)))
-    vectors = _vector_instructions()
-    has_many_inputs = vectors == "x86-64-v4" and channels >= FLOAT32_MIN_CHANNELS
-    return taps == 1 and vectors != "baseline" and (has_few_outputs or (is_large and has_many_inputs))
+        is_small = outputs <= FEW_BFLOAT16_OUTPUTS or (is_large and taps <= MAX_TAPS)
+        return _has_tiles() or (instructions() != "none" and is_small)
+    return taps == 1 and vectors == "x86-64-v4" and is_large and channels >= FLOAT32_MIN_CHANNELS
 
 
 def _splits(x: Tensor, weight: Tensor) -> bool:

@@ -52,6 +52,12 @@ def pytest_runtest_call(item: pytest.Item) -> Generator[None, None, None]:
     return result
 
 
+@pytest.fixture(autouse=True)
+def seed() -> None:
+    """Initial weights and latents are the same in every run."""
+    torch.manual_seed(0)
+
+
 @pytest.fixture(scope="module", params=[*AVAILABLE, SIMT])
 def impl(request: pytest.FixtureRequest) -> str:
     """The name of an implementation that this machine has."""

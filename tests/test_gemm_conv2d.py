@@ -86,16 +86,17 @@ def test_strides_and_dtypes() -> None:
     assert rms_error(convolve(x.bfloat16(), weight.bfloat16(), None, (1, 1)), expected) <= ROUNDINGS
 
 
-def test_threads_share_tiles() -> None:
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32], ids=str)
+@pytest.mark.parametrize(("outputs", "taps"), [(300, 3), (FEW_OUTPUTS, 1)])
+def test_threads_share_the_work(outputs: int, taps: int, dtype: torch.dtype) -> None:
+    x, weight = normal(1, 40, 60, 61, dtype=dtype), normal(outputs, 40, taps, taps)
+    alone = convolve(x, weight, None, (0, 0))
     threads = torch.get_num_threads()
-    for dtype in (torch.bfloat16, torch.float32):
-        x, weight = normal(1, 40, 30, 31, dtype=dtype), normal(300, 40, 3, 3)
-        alone = convolve(x, weight, None, (1, 1))
-        try:
-            torch.set_num_threads(4)
-            assert torch.equal(convolve(x, weight, None, (1, 1)), alone)
-        finally:
-            torch.set_num_threads(threads)
+    try:
+        torch.set_num_threads(4)
+        assert torch.equal(convolve(x, weight, None, (0, 0)), alone)
+    finally:
+        torch.set_num_threads(threads)
 
 
 def test_not_a_number_stays_so() -> None:

@@ -104,7 +104,7 @@ void pack_tile(const GemmConv2dParams& p, const Tiling& t, int64_t n, int64_t to
     }
 }
 
-// What is summed at a time, for all filters in turn, while it is in L1: some words of one row of taps.
+// What is summed in registers at a time, for all filters in turn: some words of one row of taps.
 struct Chunk {
   int64_t filter, position;  // offsets of the first
   int64_t taps, words;
@@ -317,9 +317,7 @@ void sum_few_outputs(const GemmConv2dParams& p) {
 }
 
 void gemm_conv2d(const GemmConv2dParams& p) {
-  const bool is_pointwise = p.kernel_height * p.kernel_width == 1 && p.pad_y == 0 && p.pad_x == 0;
-  if (is_pointwise && p.out <= kFewOutputs)
-    return p.dtype == DType::bf16 ? sum_few_outputs<BFloat16>(p) : sum_few_outputs<float>(p);
+  if (p.few_outputs) return p.dtype == DType::bf16 ? sum_few_outputs<BFloat16>(p) : sum_few_outputs<float>(p);
   if (p.factors == Factors::float32) return convolve<float, VectorProduct<Float>>(p);
   switch (bfloat16_unit()) {
 #ifdef GANOPS_X86_64

@@ -24,10 +24,9 @@ Tensor gemm_conv2d(const Tensor& x_any, const Tensor& weight, const std::optiona
   STD_TORCH_CHECK(weight.dim() == 4 && weight.size(1) == x_any.size(1) && weight.numel() > 0, "weight must be [O, ",
                   x_any.size(1), ", kh, kw]");
   const bool is_pointwise = weight.size(2) * weight.size(3) == 1 && pad_y == 0 && pad_x == 0;
-  const Factors factors = is_pointwise && weight.size(0) <= kFewOutputs ? Factors::float32
-                          : !is_float                                   ? Factors::bfloat16
-                          : splits                                      ? Factors::bfloat16x3
-                                                                        : Factors::float32;
+  const bool few_outputs = is_pointwise && weight.size(0) <= kFewOutputs;
+  const Factors of_dtype = !is_float ? Factors::bfloat16 : splits ? Factors::bfloat16x3 : Factors::float32;
+  const Factors factors = few_outputs ? Factors::float32 : of_dtype;
   const Tensor x = torch::stable::contiguous(x_any);
   const Tensor taps = weight.scalar_type() == ScalarType::Float ? weight : torch::stable::to(weight, ScalarType::Float);
   const std::optional<Tensor> scale = operand("scale", x, scale_any, {x.size(0), x.size(1)});
@@ -65,6 +64,7 @@ Tensor gemm_conv2d(const Tensor& x_any, const Tensor& weight, const std::optiona
   p.kernel_height = kernel_height, p.kernel_width = kernel_width;
   p.pad_y = pad_y, p.pad_x = pad_x;
   p.blocks = f.blocks;
+  p.few_outputs = few_outputs;
   if (is_pointwise) {  // all pixels are one row
     p.width = p.out_width = p.height * p.width;
     p.height = p.out_height = 1;

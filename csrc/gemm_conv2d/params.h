@@ -55,7 +55,8 @@ struct GemmConv2dParams {
   int64_t out, out_height, out_width;
   int64_t kernel_height, kernel_width;
   int64_t pad_y, pad_x;
-  int64_t blocks;  // of the filters
+  int64_t blocks;    // of the filters
+  bool few_outputs;  // at most kFewOutputs of 1x1 filters
 };
 
 void launch_gemm_filters_cpu(const GemmFilters& p);

@@ -138,8 +138,9 @@ def measure(
 ) -> dict[str, Timed]:
     """Times each function ``repeat`` times, in turn; fewer, at least once, where that takes more than ``seconds``.
 
-    Each runs once before, which warms it up and tells its peak of memory. A function that raises has an error instead
-    of times, and the others go on. An interrupt ends the rounds; it is raised again if nothing was measured so far.
+    Every other round goes backwards, so that none always has the caches as the same other left them. Each runs once
+    before, which warms it up and tells its peak of memory. A function that raises has an error instead of times, and
+    the others go on. An interrupt ends the rounds; it is raised again if nothing was measured so far.
     """
     results = {name: Timed() for name in functions}
     timers: dict[str, Callable[[], float]] = {}
@@ -162,7 +163,7 @@ def measure(
         for done in range(repeat):
             if done and time.perf_counter() - begin > seconds:
                 break
-            for name, timer in list(timers.items()):
+            for name, timer in list(timers.items())[:: -1 if done % 2 else 1]:
                 try:
                     results[name].milliseconds.append(timer())
                 except Exception as error:

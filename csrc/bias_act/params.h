@@ -1,6 +1,5 @@
 #pragma once
 #include <cstdint>
-#include <string>
 
 #include "common/types.h"
 
@@ -27,8 +26,6 @@ struct BiasActParams {
   DType dtype;
   ActivationParams activation;
 };
-
-Activation parse_activation(const std::string& name);
 
 void launch_bias_act_cpu(const BiasActParams& p, void* stream);
 void launch_bias_act_cuda(const BiasActParams& p, void* stream);

@@ -219,6 +219,18 @@ inline std::optional<Tensor> filter_for(const char* name, const Tensor& x, const
   return in_compute_dtype(x, f);
 }
 
+// A string argument, which is deleted here. Torch's own conversion to std::string loses a copy at each call, and malloc
+// then cannot join the memory around it.
+inline std::string take_string(StringHandle handle) {
+  size_t length = 0;
+  const char* text = nullptr;
+  TORCH_ERROR_CODE_CHECK(torch_string_length(handle, &length));
+  TORCH_ERROR_CODE_CHECK(torch_string_c_str(handle, &text));
+  const std::string taken(text, length);
+  TORCH_ERROR_CODE_CHECK(torch_delete_string(handle));
+  return taken;
+}
+
 }  // namespace ganops
 
 // GANOPS_REGISTER registers the host function `op` (a template over its launcher) for every device this library has

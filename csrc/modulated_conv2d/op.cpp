@@ -1,6 +1,4 @@
-#include <string>
-
-#include "common/host.h"
+#include "bias_act/activation.h"
 #include "modulated_conv2d/params.h"
 
 namespace ganops {
@@ -9,8 +7,8 @@ using LaunchEpilogue = void (*)(const EpilogueParams&, void* stream);
 
 // Of x, which is dense, into y, which is like x or x itself.
 inline void run_epilogue(LaunchEpilogue launch, const Tensor& x, const Tensor& y, const std::optional<Tensor>& scale,
-                         const std::optional<Tensor>& noise, const std::optional<Tensor>& b, const std::string& act,
-                         double alpha, double gain, double clamp) {
+                         const std::optional<Tensor>& noise, const std::optional<Tensor>& b,
+                         const ActivationParams& activation) {
   const auto scale_c = operand("scale", x, scale, {x.size(0), x.size(1)}),
              noise_c = noise_for(x, noise, x.size(2), x.size(3)), b_c = operand("b", x, b, {x.size(1)});
 
@@ -26,29 +24,31 @@ inline void run_epilogue(LaunchEpilogue launch, const Tensor& x, const Tensor& y
   p.noise_stride = noise && noise->size(0) > 1 ? p.pixels : 0;
   p.channels_last = is_channels_last(x);
   p.dtype = dtype_of(x);
-  p.activation = {parse_activation(act), alpha, gain, clamp, 0, false};
+  p.activation = activation;
   if (x.numel() > 0) launch(p, stream_of(x));
 }
 
 template <LaunchEpilogue launch>
 Tensor modulated_conv2d_epilogue(const Tensor& x_any, const std::optional<Tensor>& scale,
-                                 const std::optional<Tensor>& noise, const std::optional<Tensor>& b,
-                                 const std::string& act, double alpha, double gain, double clamp) {
+                                 const std::optional<Tensor>& noise, const std::optional<Tensor>& b, StringHandle act,
+                                 double alpha, double gain, double clamp) {
+  const ActivationParams activation = parse_activation(act, alpha, gain, clamp);
   check_image("x", x_any);
   const Tensor x = dense(x_any);
   Tensor y = new_like(x);
-  run_epilogue(launch, x, y, scale, noise, b, act, alpha, gain, clamp);
+  run_epilogue(launch, x, y, scale, noise, b, activation);
   return y;
 }
 
 // In place.
 template <LaunchEpilogue launch>
 void modulated_conv2d_epilogue_(Tensor x_any, const std::optional<Tensor>& scale, const std::optional<Tensor>& noise,
-                                const std::optional<Tensor>& b, const std::string& act, double alpha, double gain,
+                                const std::optional<Tensor>& b, StringHandle act, double alpha, double gain,
                                 double clamp) {
+  const ActivationParams activation = parse_activation(act, alpha, gain, clamp);
   check_image("x", x_any);
   const Tensor x = dense(x_any);
-  run_epilogue(launch, x, x, scale, noise, b, act, alpha, gain, clamp);
+  run_epilogue(launch, x, x, scale, noise, b, activation);
   if (x.const_data_ptr() != x_any.const_data_ptr()) torch::stable::copy_(x_any, x);
 }
 

@@ -1,8 +1,8 @@
 // What follows an upsampling convolution on a CPU: FIR filter, scale, noise, bias and activation in one pass over its
 // four phases. Rows are interleaved, filtered and finished in L1.
+#include "bias_act/activation.h"
 #include "bias_act/math.h"
 #include "common/cpu.h"
-#include "common/host.h"
 #include "modulated_conv2d/params.h"
 #define GANOPS_KERNEL_FILE "modulated_conv2d/phases.cpp"
 #include "common/isa.h"
@@ -110,8 +110,9 @@ namespace ganops {
 Tensor modulated_conv2d_phases(const Tensor& even_even, const Tensor& even_odd, const Tensor& odd_even,
                                const Tensor& odd_odd, const Tensor& f, const std::optional<Tensor>& scale,
                                const std::optional<Tensor>& noise, const std::optional<Tensor>& b,
-                               const std::vector<int64_t>& padding, const std::string& act, double alpha, double gain,
+                               const std::vector<int64_t>& padding, StringHandle act, double alpha, double gain,
                                double clamp) {
+  const ActivationParams activation = parse_activation(act, alpha, gain, clamp);
   check_image("even_even", even_even);
   STD_TORCH_CHECK(odd_odd.dim() == 4, "odd_odd must be [N, C, H, W]");
   const int64_t n = even_even.size(0), channels = even_even.size(1);
@@ -155,7 +156,7 @@ Tensor modulated_conv2d_phases(const Tensor& even_even, const Tensor& even_odd, 
   e.pixels = p.out_height * p.out_width;
   e.noise_stride = noise && noise->size(0) > 1 ? e.pixels : 0;
   e.dtype = dtype_of(x);
-  e.activation = {parse_activation(act), alpha, gain, clamp, 0, false};
+  e.activation = activation;
   if (y.numel() > 0) GANOPS_BEST_ISA(finish_phases)(p);
   return y;
 }

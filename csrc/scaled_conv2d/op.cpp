@@ -1,6 +1,4 @@
-#include <string>
-
-#include "common/host.h"
+#include "bias_act/activation.h"
 #include "scaled_conv2d/params.h"
 
 namespace ganops {
@@ -16,7 +14,8 @@ template <void (*launch)(const ScaledConv2dParams&, void* stream)>
 Tensor scaled_conv2d(const Tensor& x_any, const Tensor& weight_any, const std::optional<Tensor>& x_scale,
                      const std::optional<Tensor>& y_scale, const std::optional<Tensor>& noise,
                      const std::optional<Tensor>& b, int64_t up, int64_t down, const std::vector<int64_t>& padding,
-                     const std::string& act, double alpha, double gain, double clamp) {
+                     StringHandle act, double alpha, double gain, double clamp) {
+  const ActivationParams activation = parse_activation(act, alpha, gain, clamp);
   check_image("x", x_any);
   STD_TORCH_CHECK(weight_any.dim() == 4 && weight_any.size(1) == x_any.size(1) && weight_any.numel() > 0,
                   "weight must be [O, ", x_any.size(1), ", kh, kw], and not empty");
@@ -54,7 +53,7 @@ Tensor scaled_conv2d(const Tensor& x_any, const Tensor& weight_any, const std::o
   p.noise_stride = noise && noise->size(0) > 1 ? p.height.out * p.width.out : 0;
   p.dtype = dtype_of(x);
   p.channels_last = format == MemoryFormat::ChannelsLast;
-  p.activation = {parse_activation(act), alpha, gain, clamp, 0, false};
+  p.activation = activation;
   if (y.numel() > 0) launch(p, stream_of(x));
   return y;
 }

@@ -28,6 +28,7 @@ def no_weight_gradients(disable: bool = True) -> Iterator[None]:
         g.square().sum().backward()  # R1: reaches the weights
 
     It holds for this thread or asynchronous task; a compiled function keeps to what was in force when it was compiled.
+    Before torch 2.13, backward passes of a GPU, which autograd runs on a thread of its own, do not see it.
 
     Args:
         disable: False does nothing, so that an option can be handed on.

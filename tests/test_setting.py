@@ -12,6 +12,7 @@ from torch import Tensor
 
 import ganops
 from ganops import _backend
+from ganops._setting import REACHES_AUTOGRADS_THREADS
 
 SETTINGS = [
     pytest.param(lambda: ganops.backend("reference"), _backend.is_reference, id="backend"),
@@ -66,6 +67,7 @@ class Nested(torch.autograd.Function):
         return dy, None, None
 
 
+@pytest.mark.skipif(not REACHES_AUTOGRADS_THREADS, reason="needs torch 2.13 or newer")
 @pytest.mark.parametrize(("enter", "is_set"), SETTINGS)
 def test_the_threads_of_autograd_follow(enter: Enter, is_set: IsSet) -> None:
     """Deep nesting makes autograd run on a thread of its own, as it does for a GPU."""

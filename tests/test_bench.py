@@ -123,9 +123,9 @@ def test_one_thread_is_an_implementation_and_leaves_the_others_theirs(monkeypatc
     threads: list[int] = []
     monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
     monkeypatch.setattr(torch, "set_num_threads", threads.append)
-    job = Job("", (1,), "float32", "forward", [], lambda: {"cpu": lambda: threads.append(0)})
-    functions = scaling._on_threads(job).prepare()
-    assert list(functions) == ["cpu", "1 thread"]
+    made = {"reference": lambda: threads.append(-1), "cpu": lambda: threads.append(0)}
+    functions = scaling._on_threads(Job("", (1,), "float32", "forward", [], lambda: dict(made)), "cpu").prepare()
+    assert list(functions) == ["reference", "cpu", "1 thread"]
     functions["1 thread"]()
     assert threads == [1, 0, 2]
 

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from .calls import Call
-from .jobs import Functions, Job, Settings, operator_job
+from .jobs import Functions, Job, Settings, native, operator_job
 from .networks import traced
 from .parts import parts_of
 
@@ -36,7 +36,7 @@ def scaling_jobs(settings: Settings, quick: bool) -> list[Job]:
                 for factor in FACTORS[: 2 if quick else None]:
                     scaled = replace(scale(call, factor), layer=f"{call.layer} {what} x{factor}")
                     job = replace(operator_job(scaled, settings), series=f"{call}, {what}")
-                    jobs.append(_on_threads(job))
+                    jobs.append(_on_threads(job, native(settings.device)))
     return jobs
 
 
@@ -74,15 +74,14 @@ def _batch(call: Call, factor: int) -> Call:
 _SCALES: dict[str, Callable[[Call, int], Call]] = {"pixels": _pixels, "channels": _channels, "batch": _batch}
 
 
-def _on_threads(job: Job) -> Job:
-    """The same by one thread, too, as an implementation of its own."""
+def _on_threads(job: Job, main: str) -> Job:
+    """The main implementation, or the first where that is not timed, by one thread, too."""
     threads = torch.get_num_threads()
 
     def prepare() -> Functions:
         functions = job.prepare()
-        main = next(iter(functions))
         if threads > 1:
-            functions[ONE_THREAD] = _limited(functions[main], threads)
+            functions[ONE_THREAD] = _limited(functions.get(main) or next(iter(functions.values())), threads)
         return functions
 
     return replace(job, prepare=prepare, beside=[ONE_THREAD])

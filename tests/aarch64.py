@@ -34,7 +34,7 @@ def fetch_python(system: Path) -> None:
     """Debian's Python and C++ library for arm64, by an apt of its own that knows no other packages."""
     apt = system.parent / "apt"
     for folder in (apt / "state/lists/partial", apt / "cache/archives/partial"):
-        folder.mkdir(parents=True)
+        folder.mkdir(parents=True, exist_ok=True)
     (apt / "status").touch()
     settings = {
         "APT::Architecture": "arm64",

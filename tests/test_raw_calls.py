@@ -58,6 +58,7 @@ BAD: list[tuple[str, dict[str, Any], str]] = [
     ("bias_act_grad", {"kept": X.half()}, "dy must have the shape and dtype"),
     ("bias_act_grad", {"order": 0}, "order must be"),
     ("bias_act_grad", {"order": 3}, "order must be"),
+    ("bias_act_grad", {"order": 2**32 + 1}, "order must be"),
     ("upfirdn2d", {"x": X[0]}, "x must be"),
     ("upfirdn2d", {"x": X[:, :, :0]}, "x must be"),
     ("upfirdn2d", {"f": torch.ones(())}, "f must be"),

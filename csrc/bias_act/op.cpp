@@ -22,7 +22,6 @@ inline Tensor run_bias_act(LaunchBiasAct launch, const Tensor& x_any, const std:
     STD_TORCH_CHECK(has_sizes(*dy, x_any.sizes()) && dy->scalar_type() == x_any.scalar_type(),
                     "dy must have the shape and dtype of what was kept");
     check_device("dy", x_any, *dy);
-    STD_TORCH_CHECK(activation.order == 1 || activation.order == 2, "order must be 1 or 2, got ", activation.order);
   }
   // A slope's operands must lie in memory alike; dy, which the result takes after, says how.
   const Tensor like = dense(dy ? *dy : x_any);
@@ -60,6 +59,7 @@ template <LaunchBiasAct launch>
 Tensor bias_act_grad(const Tensor& dy, const Tensor& kept, const std::optional<Tensor>& b, int64_t dim,
                      StringHandle act, double alpha, double gain, double clamp, int64_t order) {
   ActivationParams activation = parse_activation(act, alpha, gain, clamp);
+  STD_TORCH_CHECK(order == 1 || order == 2, "order must be 1 or 2, got ", order);
   activation.order = static_cast<int>(order);
   return run_bias_act(launch, kept, b, dy, dim, activation);
 }

@@ -5,10 +5,15 @@
 #include <string>
 
 #include "common/cpu.h"
+#include "common/tiles.h"
 #if defined(GANOPS_X86_64) && defined(__linux__)
 #include <cpuid.h>
+#include <signal.h>
 #include <sys/syscall.h>
+#include <sys/wait.h>
 #include <unistd.h>
+
+#include <cerrno>
 #endif
 
 namespace ganops {
@@ -29,24 +34,60 @@ bool machine_has_avx512_bf16() {
 #endif
 }
 
-// Whether this process may use AMX. Virtual machines are known that set the processor's flags for it and then lack the
-// rest, so all who have a say are asked: the flags, the tiles' description, the system's saved state, and the kernel.
-bool may_use_amx() {
 #if defined(GANOPS_X86_64) && defined(__linux__)
-  const auto bits = [](unsigned value, int first, int count) { return value >> first & ((1u << count) - 1); };
+// Of pairs of powers of two, whose sums are exact, and which tell the factors' order.
+template <class Tiles>
+void multiply_pairs(float* sums) {
+  constexpr uint32_t kWords = kTileRows * kTileRowBytes / sizeof(uint32_t);
+  uint32_t a[kWords], b[kWords];
+  for (uint32_t i = 0; i < kWords; i++) {
+    a[i] = 0x3f804000 + (i % 7 << 7);
+    b[i] = 0x40003f80 + (i % 11 << 7);
+  }
+  Tiles tiles;
+  tiles.template zero<0>();
+  tiles.template load<1>(a, kTileRowBytes);
+  tiles.template load<2>(b, kTileRowBytes);
+  tiles.template multiply<0, 1, 2>();
+  tiles.template store<0>(sums, kTileRowBytes);
+}
+
+bool products_agree() {
+  constexpr int64_t kBytes = kTileRows * kTileRowBytes;
+  float sums[kBytes / sizeof(float)], expected[kBytes / sizeof(float)];
+  multiply_pairs<AmxTiles>(sums);
+  multiply_pairs<EmulatedTiles>(expected);
+  return std::memcmp(sums, expected, kBytes) == 0;
+}
+
+// Whether tiles multiply: tried in a child process, as an illegal instruction is an answer too. Between fork and _exit
+// it calls nothing that could wait for another thread.
+bool tiles_multiply() {
+  const pid_t child = fork();
+  if (child == 0) {
+    signal(SIGILL, [](int) { _exit(1); });
+    _exit(products_agree() ? 0 : 1);
+  }
+  int status = 1;
+  while (child > 0 && waitpid(child, &status, 0) < 0 && errno == EINTR) continue;
+  return child > 0 && status == 0;
+}
+
+bool has_amx_flags() {
+  constexpr unsigned kBfloat16AndTiles = 1u << 22 | 1u << 24;
   unsigned a, b, c, d;
-  if (!__get_cpuid(1, &a, &b, &c, &d) || !bits(c, 27, 1)) return false;                                  // XGETBV
-  if (!__get_cpuid_count(7, 0, &a, &b, &c, &d) || !bits(d, 22, 1) || !bits(d, 24, 1)) return false;      // AMX-BF16
-  if (!__get_cpuid_count(0x1d, 1, &a, &b, &c, &d) || bits(a, 16, 16) != 1024 || bits(b, 0, 16) != 64 ||  // tiles
-      bits(b, 16, 16) < 8 || bits(c, 0, 16) < 16)
-    return false;
-  unsigned low, high;
-  asm volatile("xgetbv" : "=a"(low), "=d"(high) : "c"(0));
-  if (bits(low, 17, 2) != 3) return false;
-  constexpr long kGetPermission = 0x1022, kRequestPermission = 0x1023, kTileData = 18;  // of Linux' asm/prctl.h
-  unsigned long granted = 0;
-  return syscall(SYS_arch_prctl, kRequestPermission, kTileData) == 0 &&
-         syscall(SYS_arch_prctl, kGetPermission, &granted) == 0 && (granted >> kTileData & 1);
+  return __get_cpuid_count(7, 0, &a, &b, &c, &d) && (d & kBfloat16AndTiles) == kBfloat16AndTiles;
+}
+#endif
+
+// Whether this process may use AMX: by the processor's flags, the kernel, which saves tiles for those who asked, and a
+// trial. The flags alone tell nothing, nor do their absent neighbours: virtual machines are known that set them and
+// hide the tiles' description (CPUID leaf 0x1d), with tiles that work, and with tiles that do not.
+bool may_use_amx(bool by_trial_alone) {
+#if defined(GANOPS_X86_64) && defined(__linux__)
+  constexpr long kRequestPermission = 0x1023, kTileData = 18;  // of Linux' asm/prctl.h
+  const bool is_granted = syscall(SYS_arch_prctl, kRequestPermission, kTileData) == 0;
+  return ((has_amx_flags() && is_granted) || by_trial_alone) && tiles_multiply();
 #else
   return false;
 #endif
@@ -57,7 +98,7 @@ Bfloat16Unit choose_unit() {
   if (environment("GANOPS_BFLOAT16") == "0") return Bfloat16Unit::none;
   if (amx == "emulate") return Bfloat16Unit::emulated_amx;
   if (cpu_isa() != CpuIsa::x86_64_v4) return Bfloat16Unit::none;
-  if (amx != "0" && may_use_amx()) return Bfloat16Unit::amx;
+  if (amx != "0" && may_use_amx(amx == "1")) return Bfloat16Unit::amx;
   return machine_has_avx512_bf16() ? Bfloat16Unit::avx512_bf16 : Bfloat16Unit::none;
 }
 

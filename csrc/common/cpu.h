@@ -24,8 +24,8 @@ enum class CpuIsa { baseline, x86_64_v3, x86_64_v4 };
 // The best instruction set of this machine, or the lesser one that the environment's GANOPS_CPU_ISA names.
 CpuIsa cpu_isa();
 
-// What multiplies bfloat16: by the processor, and by the environment's GANOPS_BFLOAT16=0 (nothing) and GANOPS_AMX=0
-// (not AMX). GANOPS_AMX=emulate is for tests.
+// What multiplies bfloat16: by the processor, and by the environment's GANOPS_BFLOAT16=0 (nothing) and GANOPS_AMX: 0
+// (not AMX), 1 (AMX if it works, whatever the processor and the kernel say) or, for tests, emulate.
 enum class Bfloat16Unit { none, avx512_bf16, amx, emulated_amx };
 Bfloat16Unit bfloat16_unit();
 

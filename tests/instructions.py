@@ -79,12 +79,17 @@ def filtered_lrelu(fu: Tensor, fd: Tensor, up: int, training: bool = False, **op
 
 def gemm_conv2d(outputs: int) -> Callable[[], Any]:
     x, weight = image(1, 64, 32, 32), image(outputs, 64, 1, 1)
-    return lambda: torch.ops.ganops.gemm_conv2d(x, weight, None, 0, 0, False, False)
+    return lambda: torch.ops.ganops.gemm_conv2d(x, weight, None, None, 0, 0, False, False)
 
 
 def winograd_conv2d() -> Callable[[], Any]:
     x, weight, scale = image(1, 64, 32, 32), image(64, 64, 3, 3), image(1, 64)
-    return lambda: torch.ops.ganops.winograd_conv2d(x, weight, scale, 1, 1)
+    return lambda: torch.ops.ganops.winograd_conv2d(x, weight, scale, None, 1, 1)
+
+
+def filter_energy() -> Callable[[], Any]:
+    weight = image(64, 64, 3, 3)
+    return lambda: torch.ops.ganops.filter_energy(weight)
 
 
 # What the networks call, on small images.
@@ -97,6 +102,7 @@ CASES: dict[str, Callable[[], Any]] = {
     "gemm_conv2d 1x1": gemm_conv2d(64),
     "gemm_conv2d 1x1, 3 outputs": gemm_conv2d(3),
     "winograd_conv2d": winograd_conv2d(),
+    "filter_energy": filter_energy(),
     "upfirdn2d blur": upfirdn2d(BLUR, 65, 1),
     "upfirdn2d blur, channels last": upfirdn2d(BLUR, 65, 1, channels_last=True),
     "upfirdn2d blur, bfloat16": upfirdn2d(BLUR, 65, 1, dtype=torch.bfloat16),

@@ -33,11 +33,13 @@ def rms_error(actual: Tensor, expected: Tensor) -> float:
 
 
 def scaled(x: Tensor, scale: Tensor) -> Tensor:
-    return x.float() * scale[:, :, None, None]
+    return x.to(torch.promote_types(x.dtype, torch.float32)) * scale[:, :, None, None]
 
 
-def in_three_products(x: Tensor, weight: Tensor, scale: Tensor | None, padding: Sequence[int]) -> Tensor:
-    y: Tensor = torch.ops.ganops.gemm_conv2d(x, weight, scale, *padding, False, True)
+def in_three_products(
+    x: Tensor, weight: Tensor, scale: Tensor | None, padding: Sequence[int], out_scale: Tensor | None = None
+) -> Tensor:
+    y: Tensor = torch.ops.ganops.gemm_conv2d(x, weight, scale, out_scale, *padding, False, True)
     return y
 
 
@@ -49,27 +51,27 @@ def test_every_size(size: tuple[int, int, int], channels: tuple[int, int], kerne
     if height + 2 * padding[0] < kernel_height:
         return
     x, weight = normal(n, channels[0], height, width), normal(channels[1], channels[0], kernel_height, kernel_width)
-    scale = 1 + normal(n, channels[0]) / 4
+    scale, out_scale = 1 + normal(n, channels[0]) / 4, 1 + normal(n, channels[1]) / 4
 
     x = x.to(torch.bfloat16)
-    y = convolve(x, weight, scale, padding)
+    y = convolve(x, weight, scale, padding, out_scale=out_scale)
     factors = scaled(x, scale), weight
     if channels[1] > FEW_OUTPUTS or kernel != (1, 1, 0, 0):
         factors = factors[0].to(torch.bfloat16), factors[1].to(torch.bfloat16)
-    expected = F.conv2d(*(t.double() for t in factors), padding=padding)
+    expected = scaled(F.conv2d(*(t.double() for t in factors), padding=padding), out_scale)
     assert y.shape == expected.shape and y.dtype == torch.bfloat16
     rms = expected.square().mean().sqrt()
     assert ((y - expected).abs() <= expected.abs() * 2**-8 + rms * 1e-5).all()  # rounded once
 
     x = normal(n, channels[0], height, width)
     factors = scaled(x, scale).double(), weight.double()
-    expected = F.conv2d(*factors, padding=padding)
-    largest = F.conv2d(*(t.abs() for t in factors), padding=padding)
-    y = convolve(x, weight, scale, padding)
+    expected = scaled(F.conv2d(*factors, padding=padding), out_scale)
+    largest = scaled(F.conv2d(*(t.abs() for t in factors), padding=padding), out_scale.abs())
+    y = convolve(x, weight, scale, padding, out_scale=out_scale)
     assert y.shape == expected.shape and y.dtype == torch.float32
     assert ((y - expected).abs() <= 16 * 2**-24 * largest).all()
 
-    y = in_three_products(x, weight, scale, padding)
+    y = in_three_products(x, weight, scale, padding, out_scale)
     assert y.shape == expected.shape and y.dtype == torch.float32
     # Of each product, that of what was left, and what the roundings of that left: at most 2**-16 each.
     assert ((y - expected).abs() <= 4 * 2**-16 * largest).all()
@@ -138,7 +140,10 @@ def test_the_environment_prevents_it() -> None:
     assert python(code, GANOPS_CPU_ISA="x86-64-v3").strip() == "none"
     assert python(code, GANOPS_AMX="emulate").strip() == "AMX, emulated"
     without = python(code, GANOPS_AMX="0").strip()
-    assert python(code, GANOPS_AMX="1").strip() in ("AMX", without)  # where tiles are no instructions, a child dies of it
+    assert python(code, GANOPS_AMX="1").strip() in (
+        "AMX",
+        without,
+    )  # where tiles are no instructions, a child dies of it
     assert without == gemm_conv2d.instructions().replace("AMX", "AVX512-BF16")
 
 
@@ -290,22 +295,24 @@ def test_infinity_stays_so() -> None:
         assert (~y.isfinite()).sum() == outputs
 
 
-X, WEIGHT, SCALE = normal(2, 3, 5, 5), normal(4, 3, 2, 3), normal(2, 3)
+X, WEIGHT, SCALE, OUT_SCALE = normal(2, 3, 5, 5), normal(4, 3, 2, 3), normal(2, 3), normal(2, 4)
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ((X[0], WEIGHT, None, 1, 1), "x must be"),
-        ((X.double(), WEIGHT, None, 1, 1), "x must be"),
-        ((X.half(), WEIGHT, None, 1, 1), "x must be"),
-        ((X, WEIGHT[:, :2], None, 1, 1), "weight must be"),
-        ((X, WEIGHT[..., :0], None, 1, 1), "weight must be"),
-        ((X, WEIGHT[0], None, 1, 1), "weight must be"),
-        ((X, WEIGHT, SCALE[:1], 1, 1), "scale must be"),
-        ((X, WEIGHT, SCALE[:, :2], 1, 1), "scale must be"),
-        ((X, WEIGHT, None, -2, 1), "padding -2"),
-        ((X[:, :, :1], WEIGHT, None, 0, 1), "padding 0 around 1"),
+        ((X[0], WEIGHT, None, None, 1, 1), "x must be"),
+        ((X.double(), WEIGHT, None, None, 1, 1), "x must be"),
+        ((X.half(), WEIGHT, None, None, 1, 1), "x must be"),
+        ((X, WEIGHT[:, :2], None, None, 1, 1), "weight must be"),
+        ((X, WEIGHT[..., :0], None, None, 1, 1), "weight must be"),
+        ((X, WEIGHT[0], None, None, 1, 1), "weight must be"),
+        ((X, WEIGHT, SCALE[:1], None, 1, 1), "scale must be"),
+        ((X, WEIGHT, SCALE[:, :2], None, 1, 1), "scale must be"),
+        ((X, WEIGHT, None, OUT_SCALE[:1], 1, 1), "out_scale must be"),
+        ((X, WEIGHT, None, OUT_SCALE[:, :3], 1, 1), "out_scale must be"),
+        ((X, WEIGHT, None, None, -2, 1), "padding -2"),
+        ((X[:, :, :1], WEIGHT, None, None, 0, 1), "padding 0 around 1"),
     ],
 )
 def test_shapes_that_do_not_fit(arguments: tuple[object, ...], message: str) -> None:

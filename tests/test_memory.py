@@ -62,8 +62,12 @@ def bytes_in_use() -> int:
     return int(usage.uordblks + usage.hblkhd)
 
 
-CONVOLUTION = {"x": X, "weight": KERNEL, "scale": None, "pad_y": 1, "pad_x": 1}
-CONVOLUTIONS = {"winograd_conv2d": CONVOLUTION, "gemm_conv2d": {**CONVOLUTION, "flips": False, "splits": False}}
+CONVOLUTION = {"x": X, "weight": KERNEL, "scale": None, "out_scale": None, "pad_y": 1, "pad_x": 1}
+CONVOLUTIONS = {
+    "winograd_conv2d": CONVOLUTION,
+    "gemm_conv2d": {**CONVOLUTION, "flips": False, "splits": False},
+    "filter_energy": {"weight": KERNEL},
+}
 
 
 @pytest.mark.skipif(not hasattr(ctypes.CDLL(None), "mallinfo2"), reason="needs glibc 2.33 or newer to count")

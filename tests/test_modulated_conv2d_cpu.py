@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 from cases import ADAPTIVE_MODULATED_CONV2D, DTYPES, MODULATED_CONV2D, TOLERANCE, Case, relative_error
-from test_ops import reference_gradients, with_16_bit_normalisation
+from test_ops import reference_gradients, with_float16_normalisation
 from torch import Tensor
 
 import ganops
@@ -31,7 +31,7 @@ def test_values_without_a_graph(case: Case, dtype: torch.dtype, bfloat16: bool, 
     """Whether or not the processor multiplies bfloat16 itself."""
     monkeypatch.setattr(modulated_conv2d, "_multiplies_bfloat16", lambda: bfloat16)
     tensors = case.tensors(dtype)
-    expected = reference_gradients(with_16_bit_normalisation(case, dtype), tensors, order=0)
+    expected = reference_gradients(with_float16_normalisation(case, dtype), tensors, order=0)
     with torch.no_grad():
         y = case.run(tensors)
     assert y.dtype == dtype and y.is_contiguous()
@@ -138,15 +138,53 @@ def test_phases_serve_only_where_no_gradient_is_needed(wanted: str) -> None:
     assert torch.autograd.grad(y.square().sum(), tensors[wanted])[0].abs().max() > 0
 
 
-def test_a_lone_sample_s_weight_is_demodulated(monkeypatch) -> None:
-    """Where it is smaller than the image: no pass follows the convolution."""
-    x, weight, styles = normal(1, 4, 16, 16), normal(5, 4, 1, 1), normal(1, 4)
+@pytest.mark.parametrize("prenormalize", ["none", "max", "rms"])
+@pytest.mark.parametrize(
+    ("shape", "filters"),
+    [
+        pytest.param((1, 4, 16, 16), (5, 4, 1, 1), id="lone"),
+        pytest.param((2, 4, 3, 3), (5, 4, 3, 3), id="torch"),
+        pytest.param((2, 64, 40, 20), (64, 64, 3, 3), id="winograd"),
+        pytest.param((2, 128, 64, 64), (8, 128, 1, 1), id="gemm"),
+    ],
+)
+def test_no_pass_follows_a_convolution_that_is_only_demodulated(
+    shape: tuple[int, ...], filters: tuple[int, ...], prenormalize: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    x, weight, styles = (normal(*size, dtype=torch.float32) for size in (shape, filters, shape[:2]))
     with ganops.backend("reference"):
-        expected = ganops.modulated_conv2d(x, weight, styles)
+        doubles = (t.double() for t in (x, weight, styles))
+        expected = ganops.modulated_conv2d(*doubles, padding=1, prenormalize=prenormalize)
     calls: list[str] = []
     monkeypatch.setattr(modulated_conv2d, "call", lambda name, *args: calls.append(name))
-    torch.testing.assert_close(ganops.modulated_conv2d(x, weight, styles), expected)
+    y = ganops.modulated_conv2d(x, weight, styles, padding=1, prenormalize=prenormalize)
+    assert relative_error(y, expected) <= 2e-5
     assert not calls
+
+
+@pytest.mark.parametrize("size", [0, 1e-15, 1e15])
+@pytest.mark.parametrize("graph", [False, True])
+def test_root_mean_squares_of_any_size(graph: bool, size: float) -> None:
+    """Whose squares float32 holds: the weight's is part of the result's scale, which then does not overflow either."""
+    x, weight, styles = (normal(*size, dtype=torch.float32) for size in ((2, 3, 5, 5), (4, 3, 3, 3), (2, 3)))
+    weight = (weight * size).requires_grad_(graph)
+    with ganops.backend("reference"):
+        expected = ganops.modulated_conv2d(x, weight, styles, prenormalize="rms")
+    y = ganops.modulated_conv2d(x, weight, styles, prenormalize="rms")
+    assert y.isfinite().all()
+    torch.testing.assert_close(y, expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.skipif(ganops.backends()["cpu"] != "available", reason="no compiled kernels")
+@pytest.mark.parametrize("shape", [(4, 3, 3, 3), (300, 70, 3, 3), (5, 7, 1, 1), (2, 3, 5, 2), (0, 3, 3, 3)], ids=str)
+def test_filter_energy(shape: tuple[int, ...]) -> None:
+    weight = normal(*shape, dtype=torch.float32)
+    for w in (weight, weight.transpose(2, 3)):
+        energy = torch.ops.ganops.filter_energy(w)
+        torch.testing.assert_close(energy, w.double().square().sum([2, 3]).float())
+    for wrong in (weight[0:1, 0], weight.double()):
+        with pytest.raises(RuntimeError, match="weight must be"):
+            torch.ops.ganops.filter_energy(wrong)
 
 
 @pytest.mark.parametrize("options", [[], ["--backward", "--processor-time"]], ids=str)

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from simt_emulator import Emulator, Launch
 from simt_kernels import SCHEDULES
 from simt_ops import NAMESPACES, emulated_ops
-from test_ops import assert_close, gradients, reference_gradients, with_16_bit_normalisation
+from test_ops import assert_close, gradients, reference_gradients, with_float16_normalisation
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -89,7 +89,7 @@ def test_layers(case: Case, dtype: torch.dtype, memory_format: torch.memory_form
     with torch.no_grad():
         y = case.run(tensors)
         with ganops.backend("reference"):
-            expected = [with_16_bit_normalisation(case, dtype).run(exact)]
+            expected = [with_float16_normalisation(case, dtype).run(exact)]
     assert y.dtype == dtype and y.is_contiguous(memory_format=memory_format)
     assert_close([y], expected, TOLERANCE[dtype], (1,))
     assert len(convolutions(assert_clean(emulator))) == 1
@@ -97,7 +97,7 @@ def test_layers(case: Case, dtype: torch.dtype, memory_format: torch.memory_form
     case = with_smooth_activation(case) if dtype.itemsize == 2 else case
     y = case.run(tensors)
     with ganops.backend("reference"):
-        exact_y = with_16_bit_normalisation(case, dtype).run(exact)
+        exact_y = with_float16_normalisation(case, dtype).run(exact)
     seed = normal(*y.shape, seed=1).to(dtype)
     actual = [y, *torch.autograd.grad(y, list(tensors.values()), seed)]
     expected = [exact_y, *torch.autograd.grad(exact_y, list(exact.values()), seed.double())]

@@ -59,9 +59,10 @@ CALLS: list[tuple[Any, tuple[Any, ...]]] = [
             *(BLUR, image(2, 3, grad=False), None, None, [1, 2, 0, 1], "lrelu", 0.2, 1.0, -1.0),
         ),
     ),
-    (OPS.winograd_conv2d, (image(2, 3, 5, 9, grad=False), image(4, 3, 3, 3, grad=False), None, 1, 2)),
+    (OPS.winograd_conv2d, (image(2, 3, 5, 9, grad=False), image(4, 3, 3, 3, grad=False), None, None, 1, 2)),
     (OPS.winograd_conv2d_weight_grad, (image(2, 4, 5, 9, grad=False), image(2, 3, 5, 9, grad=False), None, None, 1, 1)),
-    (OPS.gemm_conv2d, (image(2, 3, 5, 9, grad=False), image(4, 3, 2, 3, grad=False), None, 1, 2, True, False)),
+    (OPS.gemm_conv2d, (image(2, 3, 5, 9, grad=False), image(4, 3, 2, 3, grad=False), None, None, 1, 2, True, False)),
+    (OPS.filter_energy, (image(4, 3, 3, 3, grad=False),)),
     (OPS.mixed_convolution, (image(2, 3, 5, 4), image(2, 4, 3, 3, 3), image(2, 2), 1, [1, 1], False, [0, 0])),
     (OPS.mixed_convolution, (CHANNELS_LAST, image(2, 3, 4, 3, 3), image(2, 2), 2, [0, 0], True, [1, 0])),
     (

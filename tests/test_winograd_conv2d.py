@@ -39,9 +39,9 @@ def weight_gradient(dy: Tensor, x: Tensor, padding: tuple[int, int]) -> Tensor:
 def test_every_size(size: tuple[int, int, int], channels: tuple[int, int], padding: tuple[int, int]) -> None:
     n, height, width = size
     x, weight = normal(n, channels[0], height, width), normal(channels[1], channels[0], 3, 3)
-    scale = 1 + normal(n, channels[0]) / 4
-    y = winograd_conv2d(x, weight, scale, padding)
-    expected = F.conv2d(scaled(x.double(), scale), weight.double(), padding=padding)
+    scale, out_scale = 1 + normal(n, channels[0]) / 4, 1 + normal(n, channels[1]) / 4
+    y = winograd_conv2d(x, weight, scale, padding, out_scale)
+    expected = scaled(F.conv2d(scaled(x.double(), scale), weight.double(), padding=padding), out_scale)
     assert y.shape == expected.shape
     assert relative_error(y, expected) <= LARGEST_ERROR
 
@@ -123,18 +123,19 @@ def test_not_a_number_stays_so() -> None:
     assert not y[:, :, :, 9:].isnan().any()
 
 
-X, WEIGHT, DY, SCALE = normal(2, 3, 5, 5), normal(4, 3, 3, 3), normal(2, 4, 5, 5), normal(2, 3)
+X, WEIGHT, DY, SCALE, OUT_SCALE = normal(2, 3, 5, 5), normal(4, 3, 3, 3), normal(2, 4, 5, 5), normal(2, 3), normal(2, 4)
 
 
 @pytest.mark.parametrize(
     ("name", "arguments", "message"),
     [
-        ("winograd_conv2d", (X[0], WEIGHT, None, 1, 1), "x must be"),
-        ("winograd_conv2d", (X.double(), WEIGHT, None, 1, 1), "x must be"),
-        ("winograd_conv2d", (X, WEIGHT[:, :2], None, 1, 1), "weight must be"),
-        ("winograd_conv2d", (X, WEIGHT[..., :1], None, 1, 1), "weight must be"),
-        ("winograd_conv2d", (X, WEIGHT, SCALE[:1], 1, 1), "scale must be"),
-        ("winograd_conv2d", (X, WEIGHT, None, -2, 1), "padding -2"),
+        ("winograd_conv2d", (X[0], WEIGHT, None, None, 1, 1), "x must be"),
+        ("winograd_conv2d", (X.double(), WEIGHT, None, None, 1, 1), "x must be"),
+        ("winograd_conv2d", (X, WEIGHT[:, :2], None, None, 1, 1), "weight must be"),
+        ("winograd_conv2d", (X, WEIGHT[..., :1], None, None, 1, 1), "weight must be"),
+        ("winograd_conv2d", (X, WEIGHT, SCALE[:1], None, 1, 1), "scale must be"),
+        ("winograd_conv2d", (X, WEIGHT, None, OUT_SCALE[:, :3], 1, 1), "out_scale must be"),
+        ("winograd_conv2d", (X, WEIGHT, None, None, -2, 1), "padding -2"),
         ("winograd_conv2d_weight_grad", (DY, X[0], None, None, 1, 1), "x must be"),
         ("winograd_conv2d_weight_grad", (DY[:, :, :4], X, None, None, 1, 1), "dy must have"),
         ("winograd_conv2d_weight_grad", (DY[:1], X, None, None, 1, 1), "dy must have"),

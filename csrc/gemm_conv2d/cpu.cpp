@@ -258,11 +258,15 @@ void convolve(const GemmConv2dParams& p) {
           if (from < to)
             runs[run_count++] = {from - position, (top + y) * p.out_width + left + from - y * t.row, to - from};
         }
-        for (int64_t row = first_row; row < end_row; row++)
+        for (int64_t row = first_row; row < end_row; row++) {
+          const int64_t plane = n * p.out + row;
+          float* of_row = sums.data() + position * kBlockRows + (row - first_row) * Product::kColumns;
+          if (p.out_scale)
+            for (int64_t i = 0; i < Product::kColumns; i++) of_row[i] *= p.out_scale[plane];
           for (int64_t run = 0; run < run_count; run++)
-            write_row(static_cast<T*>(p.y) + (n * p.out + row) * out_plane + runs[run].pixel,
-                      sums.data() + position * kBlockRows + (row - first_row) * Product::kColumns + runs[run].position,
+            write_row(static_cast<T*>(p.y) + plane * out_plane + runs[run].pixel, of_row + runs[run].position,
                       runs[run].count, streamed);
+        }
       }
     }
     if (streamed) finish_streams();
@@ -310,8 +314,12 @@ void sum_few_outputs(const GemmConv2dParams& p) {
           }
         }
       }
-      for (int64_t o = 0; o < p.out; o++)
-        store_row(static_cast<T*>(p.y) + (n * p.out + o) * pixels + first, sums[o], count);
+      for (int64_t o = 0; o < p.out; o++) {
+        const int64_t plane = n * p.out + o;
+        if (p.out_scale)
+          for (int64_t k = 0; k < count; k++) sums[o][k] *= p.out_scale[plane];
+        store_row(static_cast<T*>(p.y) + plane * pixels + first, sums[o], count);
+      }
     }
   });
 }
@@ -344,8 +352,9 @@ void pack_filters(const GemmFilters& p) {
                                 tap / p.kernel_width * p.strides[2] + tap % p.kernel_width * p.strides[3];
             const int64_t count = row < p.out ? std::min(Word::kChannels * kFilterWords, p.in - first) : 0;
             float channels[2][kFilterWords] = {};  // the first and second of each word
-            for (int64_t i = 0; i < count; i++)
-              channels[i % Word::kChannels][i / Word::kChannels] = from[i * p.strides[1]];
+            for (int64_t i = 0; i < Word::kChannels; i++)
+              for (int64_t k = 0; k < ceil_div(count - i, Word::kChannels); k++)
+                channels[i][k] = from[(k * Word::kChannels + i) * p.strides[1]];
             uint32_t* to = p.packed + group * parts * part_stride + (tap * p.blocks + block) * kFilterBlock;
             Word::pack(channels[0], channels[1], 1, 1, kFilterWords, parts, part_stride, to + r * kFilterWords);
           }

@@ -15,9 +15,9 @@ int64_t outputs(int64_t size, int64_t pad, int64_t taps) {
 }  // namespace
 
 // x [N, I, H, W] times scale [N, I], in bfloat16 or float32, and weight [O, I, kh, kw] with stride 1 and this padding:
-// correlated, or convolved if it flips. splits: float32 as bfloat16x3 of params.h.
-Tensor gemm_conv2d(const Tensor& x_any, const Tensor& weight, const std::optional<Tensor>& scale_any, int64_t pad_y,
-                   int64_t pad_x, bool flips, bool splits) {
+// correlated, or convolved if it flips; times out_scale [N, O]. splits: float32 as bfloat16x3 of params.h.
+Tensor gemm_conv2d(const Tensor& x_any, const Tensor& weight, const std::optional<Tensor>& scale_any,
+                   const std::optional<Tensor>& out_scale_any, int64_t pad_y, int64_t pad_x, bool flips, bool splits) {
   const bool is_float = x_any.scalar_type() == ScalarType::Float;
   check_image("x", x_any);
   STD_TORCH_CHECK(is_float || x_any.scalar_type() == ScalarType::BFloat16, "x must be bfloat16 or float32");
@@ -29,8 +29,9 @@ Tensor gemm_conv2d(const Tensor& x_any, const Tensor& weight, const std::optiona
   const Factors factors = few_outputs ? Factors::float32 : of_dtype;
   const Tensor x = torch::stable::contiguous(x_any);
   const Tensor taps = weight.scalar_type() == ScalarType::Float ? weight : torch::stable::to(weight, ScalarType::Float);
-  const std::optional<Tensor> scale = operand("scale", x, scale_any, {x.size(0), x.size(1)});
   const int64_t n = x.size(0), in = x.size(1), out = weight.size(0);
+  const std::optional<Tensor> scale = operand("scale", x, scale_any, {n, in}),
+                              out_scale = operand("out_scale", x, out_scale_any, {n, out});
   const int64_t kernel_height = weight.size(2), kernel_width = weight.size(3);
   const int64_t out_height = outputs(x.size(2), pad_y, kernel_height);
   const int64_t out_width = outputs(x.size(3), pad_x, kernel_width);
@@ -55,6 +56,7 @@ Tensor gemm_conv2d(const Tensor& x_any, const Tensor& weight, const std::optiona
   GemmConv2dParams p{};
   p.x = x.const_data_ptr();
   p.scale = static_cast<const float*>(data_or_null(scale));
+  p.out_scale = static_cast<const float*>(data_or_null(out_scale));
   p.filters = f.packed;
   p.y = y.mutable_data_ptr();
   p.dtype = dtype_of(x);

@@ -47,6 +47,7 @@ constexpr int64_t kFewOutputs = 4;
 struct GemmConv2dParams {
   const void* x;            // [N, in, height, width] of T
   const float* scale;       // [N, in] or null: of x's channels
+  const float* out_scale;   // [N, out] or null: of y's
   const uint32_t* filters;  // as above
   void* y;                  // [N, out, out_height, out_width] of T
   DType dtype;              // T: bf16, or f32

@@ -188,7 +188,9 @@ void write_tiles(const WinogradOutput& p, int64_t channel, int64_t tile, int64_t
     run = std::min(count - done, p.in_row - left / kOutputs);
     const int64_t height = std::min(kOutputs, p.height - top), width = std::min(run * kOutputs, p.width - left);
     float* to = p.image + ((n * p.channels + channel) * p.height + top) * p.width + left;
-    for (int64_t i = 0; i < height; i++) std::copy_n(rows[i] + done * kOutputs, width, to + i * p.width);
+    const float scale = p.scale ? p.scale[n * p.channels + channel] : 1;
+    for (int64_t i = 0; i < height; i++)
+      for (int64_t j = 0; j < width; j++) to[i * p.width + j] = scale * rows[i][done * kOutputs + j];
   }
 }
 

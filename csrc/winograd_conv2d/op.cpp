@@ -67,16 +67,18 @@ void for_chunks(int64_t tiles, int64_t channels, int64_t step, int64_t bytes, co
 
 }  // namespace
 
-// x [N, I, H, W] times scale [N, I], and weight [O, I, 3, 3], correlated with stride 1 and this padding; in float32.
-Tensor winograd_conv2d(const Tensor& x_any, const Tensor& weight, const std::optional<Tensor>& scale_any, int64_t pad_y,
-                       int64_t pad_x) {
+// x [N, I, H, W] times scale [N, I], and weight [O, I, 3, 3], correlated with stride 1 and this padding, times
+// out_scale [N, O]; in float32.
+Tensor winograd_conv2d(const Tensor& x_any, const Tensor& weight, const std::optional<Tensor>& scale_any,
+                       const std::optional<Tensor>& out_scale_any, int64_t pad_y, int64_t pad_x) {
   check_float_image("x", x_any);
   STD_TORCH_CHECK(
       weight.dim() == 4 && weight.size(1) == x_any.size(1) && weight.size(2) == kTaps && weight.size(3) == kTaps,
       "weight must be [O, ", x_any.size(1), ", 3, 3]");
   const Tensor x = torch::stable::contiguous(x_any), taps = *in_compute_dtype(x, weight);
   const int64_t in = x.size(1), out = weight.size(0);
-  const std::optional<Tensor> scale = operand("scale", x, scale_any, {x.size(0), in});
+  const std::optional<Tensor> scale = operand("scale", x, scale_any, {x.size(0), in}),
+                              out_scale = operand("out_scale", x, out_scale_any, {x.size(0), out});
   const int64_t height = outputs(x.size(2), pad_y), width = outputs(x.size(3), pad_x);
   Tensor y = new_tensor(x, {x.size(0), out, height, width});
   Tensor filters = new_frequencies(x, ceil_div(out, kGroup) * in * kGroup);
@@ -87,8 +89,8 @@ Tensor winograd_conv2d(const Tensor& x_any, const Tensor& weight, const std::opt
     Tensor frequencies = new_frequencies(x, ceil_div(count, kPanel) * in * kPanel);
     const int64_t stride = frequencies.stride(0);
     WinogradToFrequencies input{x_tiles, floats(x), floats(scale), mutable_floats(frequencies), kPanel, stride};
-    WinogradOutput output{y_tiles, floats(filters),  floats(frequencies), filters.stride(0), stride,
-                          in,      mutable_floats(y)};
+    WinogradOutput output{y_tiles, floats(filters),   floats(frequencies), filters.stride(0), stride,
+                          in,      floats(out_scale), mutable_floats(y)};
     input.first = output.first = first;
     input.count = output.count = count;
     launch_winograd_input_cpu(input);

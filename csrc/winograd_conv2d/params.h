@@ -46,6 +46,7 @@ struct WinogradOutput : WinogradTiles {
   const float* frequencies;  // of the input, [kFrequencies, panels, I, kPanel]
   int64_t filter_stride, frequency_stride;
   int64_t in_channels;
+  const float* scale;  // [N, C] or null: of the image's channels
   float* image;
 };
 

@@ -53,13 +53,7 @@ def scaled_convolution(
 class _ScaledConvolution(torch.autograd.Function):
     @staticmethod
     def forward(x: Tensor, weight: Tensor, scale: Tensor | None, geometry: Geometry, scales_output: bool) -> Tensor:
-        if scale is None:
-            return convolution(x, weight, geometry)
-        if is_lone(x, weight):
-            return convolution(x, weight * _along_weight(scale, scales_output != geometry.transposed), geometry)
-        if scales_output:
-            return scaled(convolution(x, weight, geometry), scale)
-        return convolution(x, weight, geometry, scale)
+        return convolution(x, weight, geometry, *((None, scale) if scales_output else (scale, None)))
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
@@ -81,7 +75,7 @@ class _ScaledConvolution(torch.autograd.Function):
                 channel_dot(scaled_convolution(x, weight, None, geometry), dy).to(scale.dtype) if needs_scale else None
             )
             dweight = weight_gradient(dy, x, weight, geometry, dy_scale=scale) if needs_weight else None
-        elif needs_weight and scale is not None and is_lone(x, weight):
+        elif needs_weight and scale is not None and _is_lone(x, weight):
             of_scaled = weight_gradient(dy, x, weight, geometry)
             dweight = of_scaled * _along_weight(scale, geometry.transposed)
             dscale = (of_scaled * weight).sum((1, 2, 3) if geometry.transposed else (0, 2, 3))[None]
@@ -95,7 +89,7 @@ class _ScaledConvolution(torch.autograd.Function):
         return dx, dweight, dscale, None, None
 
 
-def is_lone(x: Tensor, weight: Tensor) -> bool:
+def _is_lone(x: Tensor, weight: Tensor) -> bool:
     """Whether to scale the weight: those of one sample, if they are fewer than its pixels."""
     return x.shape[0] == 1 and weight.numel() < x.numel()
 
@@ -109,19 +103,25 @@ def channel_dot(a: Tensor, b: Tensor) -> Tensor:
     return torch.einsum("nchw,nchw->nc", a, b)
 
 
-def convolution(x: Tensor, weight: Tensor, geometry: Geometry, scale: Tensor | None = None) -> Tensor:
-    """Of x times scale [N, C], where autograd does not look."""
+def convolution(
+    x: Tensor, weight: Tensor, geometry: Geometry, scale: Tensor | None = None, out_scale: Tensor | None = None
+) -> Tensor:
+    """Of x times scale [N, C], and the result times out_scale [N, C'], where autograd does not look."""
     if geometry.stride == 1:
         plain, around, flips = weight, geometry.padding, geometry.transposed
         if geometry.transposed:  # the plain one of the flipped weight
             plain = weight.transpose(0, 1)
             around = (weight.shape[2] - 1 - around[0], weight.shape[3] - 1 - around[1])
         if min(around) >= 0 and winograd.serves(x, plain, around):
-            return winograd.winograd_conv2d(x, plain.flip([2, 3]) if flips else plain, scale, around)
+            return winograd.winograd_conv2d(x, plain.flip([2, 3]) if flips else plain, scale, around, out_scale)
         if min(around) >= 0 and gemm.serves(x, plain):
-            return gemm.gemm_conv2d(x, plain, scale, around, flips)
-    y: Tensor = torch.ops.aten.convolution(scaled(x, scale), weight.to(x.dtype), None, *geometry.arguments())
-    return y
+            return gemm.gemm_conv2d(x, plain, scale, around, flips, out_scale)
+    if _is_lone(x, weight):
+        for factors, first_dim in ((scale, geometry.transposed), (out_scale, not geometry.transposed)):
+            weight = weight if factors is None else weight * _along_weight(factors, first_dim)
+        scale = out_scale = None
+    y = torch.ops.aten.convolution(scaled(x, scale), weight.to(x.dtype), None, *geometry.arguments())
+    return scaled(y, out_scale)
 
 
 def weight_gradient(

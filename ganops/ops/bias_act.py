@@ -39,6 +39,11 @@ def for_dtype(activation: Activation, dtype: torch.dtype) -> Activation:
     return act, alpha, gain, clamp
 
 
+def is_identity(activation: Activation) -> bool:
+    act, _, gain, clamp = activation
+    return act == "linear" and gain == 1 and clamp < 0
+
+
 def bias_act(
     x: Tensor,
     b: Tensor | None = None,

@@ -71,25 +71,43 @@ def instructions() -> str:
 
 
 def gemm_conv2d(
-    x: Tensor, weight: Tensor, scale: Tensor | None, padding: tuple[int, int], flips: bool = False
+    x: Tensor,
+    weight: Tensor,
+    scale: Tensor | None,
+    padding: tuple[int, int],
+    flips: bool = False,
+    out_scale: Tensor | None = None,
 ) -> Tensor:
-    """Convolve x [N, I, H, W] times scale [N, I] with weight [O, I, kh, kw], flipped or not; padding is (y, x)."""
-    y: Tensor = torch.ops.ganops.gemm_conv2d(x, weight, scale, *padding, flips, _splits(x, weight))
+    """Convolve x [N, I, H, W] times scale [N, I] with weight [O, I, kh, kw], flipped or not; padding is (y, x).
+
+    The result is [N, O, H', W'], times out_scale [N, O].
+    """
+    y: Tensor = torch.ops.ganops.gemm_conv2d(x, weight, scale, out_scale, *padding, flips, _splits(x, weight))
     return y
 
 
 def _reference(
-    x: Tensor, weight: Tensor, scale: Tensor | None, pad_y: int, pad_x: int, flips: bool, splits: bool
+    x: Tensor,
+    weight: Tensor,
+    scale: Tensor | None,
+    out_scale: Tensor | None,
+    pad_y: int,
+    pad_x: int,
+    flips: bool,
+    splits: bool,
 ) -> Tensor:
     taps = weight.flip([2, 3]) if flips else weight
-    return F.conv2d(scaled(x, scale), taps.to(x.dtype), padding=(pad_y, pad_x))
+    return scaled(F.conv2d(scaled(x, scale), taps.to(x.dtype), padding=(pad_y, pad_x)), out_scale)
 
 
-def _fake(x: Tensor, weight: Tensor, scale: Tensor | None, pad_y: int, pad_x: int, flips: bool, splits: bool) -> Tensor:
+def _fake(
+    x: Tensor, weight: Tensor, scale: Tensor | None, out_scale: Tensor | None, pad_y: int, pad_x: int, *options: bool
+) -> Tensor:
     height = x.shape[2] + 2 * pad_y - weight.shape[2] + 1
     width = x.shape[3] + 2 * pad_x - weight.shape[3] + 1
     return x.new_empty((x.shape[0], weight.shape[0], height, width))
 
 
 _OPTIONS = "SymInt pad_y, SymInt pad_x, bool flips, bool splits"
-register_composed(Operator(_NAME, f"(Tensor x, Tensor weight, Tensor? scale, {_OPTIONS}) -> Tensor", _reference, _fake))
+_TENSORS = "Tensor x, Tensor weight, Tensor? scale, Tensor? out_scale"
+register_composed(Operator(_NAME, f"({_TENSORS}, {_OPTIONS}) -> Tensor", _reference, _fake))

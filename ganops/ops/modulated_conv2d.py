@@ -15,9 +15,10 @@ from .._weight_gradients import skippable
 from ..reference import modulated_conv2d as reference
 from ..reference.bias_act import compute_dtype, keeps
 from . import _phases, gemm_conv2d, winograd_conv2d
-from ._convolution import Geometry, channel_dot, is_lone, needs_graph, scaled_convolution
+from ._convolution import Geometry, channel_dot, convolution, needs_graph, scaled_convolution
 from ._library import Operator, register, register_composed
-from .bias_act import for_dtype, parse_activation, slope, sum_to_bias
+from .bias_act import for_dtype, is_identity, parse_activation, slope, sum_to_bias
+from .filter_energy import filter_energy
 from .scaled_conv2d import resampled_scaled_conv2d
 from .upfirdn2d import filter_taps
 
@@ -57,8 +58,8 @@ def modulated_conv2d(
         demodulate: normalise the weights of each sample and output channel.
         prenormalize: how weight and styles are brought into range before demodulation (which cancels it, but for its
             epsilon; without demodulation nothing is done): "max" (StyleGAN2: max-norm per output channel and sample),
-            "rms" (StyleGAN3: RMS per output channel, and of all styles together), "none", or "auto": "max" for 16-bit
-            x, else "none".
+            "rms" (StyleGAN3: RMS per output channel, and of all styles together), "none", or "auto": "max" for
+            float16, whose range is small, else "none".
         noise: ``[N, 1, H', W']``, ``[1, 1, H', W']`` or ``[H', W']``, added to the result.
         up: upsampling factor before the convolution.
         down: downsampling factor after it.
@@ -133,7 +134,7 @@ def parse_options(
     if reduced and x.dtype != torch.float64:
         x = x.to(reduced)
     if prenormalize == "auto":
-        prenormalize = "max" if x.dtype in (torch.float16, torch.bfloat16) else "none"
+        prenormalize = "max" if x.dtype == torch.float16 else "none"
     activation = for_dtype(activation, x.dtype)
     return x, (demodulate, prenormalize, noise, up, down, pads, f, flip_weight, input_gain, bias, *activation)
 
@@ -157,12 +158,9 @@ def _modulated_conv2d(
     """Scale the input, convolve with the one weight that all samples share, finish in one pass."""
     dtype = compute_dtype(x.dtype)
     weight, styles = weight.to(dtype), styles.to(dtype)
-    if demodulate and prenormalize != "none":
-        weight, styles = reference.PRENORMALIZERS[prenormalize](weight, styles)
     scale = None
     if demodulate:
-        energy = styles.square() @ weight.square().sum([2, 3]).t()
-        scale = (energy + reference.DEMODULATION_EPSILON).rsqrt()
+        weight, styles, scale = _demodulate(weight, styles, prenormalize, x.device)
     if input_gain is not None:
         styles = styles * input_gain.to(dtype)
 
@@ -172,14 +170,35 @@ def _modulated_conv2d(
         taps = weight if flip_weight else weight.flip([2, 3])
         return resampled_scaled_conv2d(x, taps, styles, scale, noise, bias, up, down, pads, f, *activation)
 
+    graph = needs_graph(x, weight, styles, noise, bias)
+    out_scale = None
+    if not graph and up == down == 1 and noise is None and bias is None and is_identity(activation):
+        out_scale, scale = scale, None  # which spares a pass over the result
+
     def convolve(x: Tensor, weight: Tensor, geometry: Geometry) -> Tensor:
+        if not graph:
+            return convolution(x, weight, geometry, styles, out_scale)
         return scaled_convolution(x, weight, styles, geometry)
 
-    graph = needs_graph(x, weight, styles, noise, bias)
-    if not graph and scale is not None and is_lone(x, weight):  # spares a pass over the result if nothing else follows
-        weight, scale = weight * scale.reshape(-1, 1, 1, 1), None
     resampling = (up, down, padding, f, flip_weight)
     return convolve_and_finish(convolve, x, weight, graph, resampling, scale, noise, bias, activation).to(x.dtype)
+
+
+def _demodulate(
+    weight: Tensor, styles: Tensor, prenormalize: str, device: torch.device
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The weight and styles to convolve with, and the scale [N, O] of the result."""
+    if prenormalize == "rms" and device.type == "cpu":
+        # CPUs multiply float32 or bfloat16, whose range does without: the weight's norm becomes part of the scale.
+        energy, tiny = filter_energy(weight), torch.finfo(weight.dtype).tiny
+        norm = (energy.sum(1) / weight[0].numel()).clamp_min(tiny).rsqrt()
+        styles = styles * styles.square().mean().clamp_min(tiny).rsqrt()
+        normal_energy = styles.square() @ energy.t() * norm.square()
+        return weight, styles, norm * (normal_energy + reference.DEMODULATION_EPSILON).rsqrt()
+    if prenormalize != "none":
+        weight, styles = reference.PRENORMALIZERS[prenormalize](weight, styles)
+    energy = styles.square() @ filter_energy(weight).t()
+    return weight, styles, (energy + reference.DEMODULATION_EPSILON).rsqrt()
 
 
 def convolve_and_finish(
@@ -246,7 +265,7 @@ def finish(
     in_place: bool,
 ) -> Tensor:
     """All that follows the convolution, in one pass, if anything does; in_place: whether y may be overwritten."""
-    if scale is None and noise is None and bias is None and activation[0] == "linear" and activation[2:] == (1.0, -1.0):
+    if scale is None and noise is None and bias is None and is_identity(activation):
         return y
     if in_place and _backend.has_cpu_kernel(_IN_PLACE, y):  # which spares a CPU the pages of a new tensor
         call(_IN_PLACE, y, scale, noise, bias, *activation)

@@ -42,9 +42,14 @@ def _is_large(x: Tensor, weight: Tensor, padding: tuple[int, int], channels: int
     )
 
 
-def winograd_conv2d(x: Tensor, weight: Tensor, scale: Tensor | None, padding: tuple[int, int]) -> Tensor:
-    """Correlate x [N, I, H, W] times scale [N, I] with weight [O, I, 3, 3]; padding is (y, x)."""
-    y: Tensor = torch.ops.ganops.winograd_conv2d(x, weight, scale, *padding)
+def winograd_conv2d(
+    x: Tensor, weight: Tensor, scale: Tensor | None, padding: tuple[int, int], out_scale: Tensor | None = None
+) -> Tensor:
+    """Correlate x [N, I, H, W] times scale [N, I] with weight [O, I, 3, 3]; padding is (y, x).
+
+    The result is [N, O, H', W'], times out_scale [N, O].
+    """
+    y: Tensor = torch.ops.ganops.winograd_conv2d(x, weight, scale, out_scale, *padding)
     return y
 
 
@@ -56,11 +61,13 @@ def winograd_conv2d_weight_grad(
     return dweight
 
 
-def _reference(x: Tensor, weight: Tensor, scale: Tensor | None, pad_y: int, pad_x: int) -> Tensor:
-    return F.conv2d(scaled(x, scale), weight, padding=(pad_y, pad_x))
+def _reference(
+    x: Tensor, weight: Tensor, scale: Tensor | None, out_scale: Tensor | None, pad_y: int, pad_x: int
+) -> Tensor:
+    return scaled(F.conv2d(scaled(x, scale), weight, padding=(pad_y, pad_x)), out_scale)
 
 
-def _fake(x: Tensor, weight: Tensor, scale: Tensor | None, pad_y: int, pad_x: int) -> Tensor:
+def _fake(x: Tensor, weight: Tensor, scale: Tensor | None, out_scale: Tensor | None, pad_y: int, pad_x: int) -> Tensor:
     size = (x.shape[0], weight.shape[0], x.shape[2] + 2 * pad_y - 2, x.shape[3] + 2 * pad_x - 2)
     return x.new_empty(size)
 
@@ -83,7 +90,8 @@ def _fake_gradient(
 
 
 _PADS = "SymInt pad_y, SymInt pad_x"
-register_composed(Operator(_NAME, f"(Tensor x, Tensor weight, Tensor? scale, {_PADS}) -> Tensor", _reference, _fake))
+_TENSORS = "Tensor x, Tensor weight, Tensor? scale, Tensor? out_scale"
+register_composed(Operator(_NAME, f"({_TENSORS}, {_PADS}) -> Tensor", _reference, _fake))
 _SCALES = "Tensor? dy_scale, Tensor? x_scale"
 register_composed(
     Operator(_GRADIENT, f"(Tensor dy, Tensor x, {_SCALES}, {_PADS}) -> Tensor", _reference_gradient, _fake_gradient)

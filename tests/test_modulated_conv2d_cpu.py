@@ -12,7 +12,7 @@ from test_ops import reference_gradients, with_float16_normalisation
 from torch import Tensor
 
 import ganops
-from ganops.ops import _phases, modulated_conv2d
+from ganops.ops import _convolution, _phases, modulated_conv2d
 from ganops.reference.modulated_conv2d import epilogue
 
 EPILOGUE, IN_PLACE = torch.ops.ganops.modulated_conv2d_epilogue, torch.ops.ganops.modulated_conv2d_epilogue_
@@ -29,7 +29,7 @@ def normal(*shape: int, dtype: torch.dtype = torch.float64) -> Tensor:
 @pytest.mark.parametrize("case", MODULATED_CONV2D + ADAPTIVE_MODULATED_CONV2D, ids=str)
 def test_values_without_a_graph(case: Case, dtype: torch.dtype, bfloat16: bool, monkeypatch) -> None:
     """Whether or not the processor multiplies bfloat16 itself."""
-    monkeypatch.setattr(modulated_conv2d, "_multiplies_bfloat16", lambda: bfloat16)
+    monkeypatch.setattr(_convolution, "_multiplies_bfloat16", lambda: bfloat16)
     tensors = case.tensors(dtype)
     expected = reference_gradients(with_float16_normalisation(case, dtype), tensors, order=0)
     with torch.no_grad():

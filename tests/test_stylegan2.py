@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from networks import gradients_of, normal, relative_errors
 from official import SAMPLES_TOLERANCE, STYLEGAN2_SAMPLES, stylegan2_samples
+from torch.utils._python_dispatch import TorchDispatchMode
 
 import ganops
 from ganops.models import losses, stylegan2
@@ -22,6 +23,7 @@ from ganops.models.stylegan2 import (
     SynthesisLayer,
     mix_styles,
 )
+from ganops.ops import _convolution
 from ganops.ops.conv2d_resample import conv2d_resample
 
 Z_DIM, C_DIM, W_DIM = 7, 3, 8
@@ -166,6 +168,32 @@ def test_resampled_convolution_by_definition(forced, device, kernel_size, up, do
     expected = ganops.upfirdn2d(y, f if down > 1 else None, down=down)
     actual = conv2d_resample(x, w, f, up, down, padding, flip_weight)
     torch.testing.assert_close(actual, expected, rtol=1e-12, atol=1e-12)
+
+
+class Convolutions(TorchDispatchMode):
+    """The dtypes in which torch convolves."""
+
+    def __init__(self):
+        super().__init__()
+        self.dtypes = set()
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        if "convolution" in str(function) and str(function).startswith("aten"):
+            self.dtypes.add(args[0].dtype)
+        return function(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("multiplies", [False, True])
+def test_torch_convolves_bfloat16_where_the_processor_does(multiplies, monkeypatch):
+    monkeypatch.setattr(_convolution, "_multiplies_bfloat16", lambda: multiplies)
+    x, w = normal(2, 20, 9, 9).bfloat16().requires_grad_(), normal(24, 20, 3, 3, seed=1).bfloat16().requires_grad_()
+    with Convolutions() as seen:
+        y = conv2d_resample(x, w, down=2, padding=1)
+        gradients = torch.autograd.grad(y, (x, w), torch.ones_like(y))
+    assert seen.dtypes == {torch.bfloat16 if multiplies else torch.float32}
+    exact = conv2d_resample(x.double(), w.double(), down=2, padding=1)
+    expected = exact, *torch.autograd.grad(exact, (x, w), torch.ones_like(exact))
+    torch.testing.assert_close((y, *gradients), tuple(t.bfloat16() for t in expected), rtol=2**-6, atol=2**-6)
 
 
 @pytest.mark.emulated

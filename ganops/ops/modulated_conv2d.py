@@ -1,6 +1,5 @@
 """modulated_conv2d: public function; the gradient is that of its parts."""
 
-import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -9,13 +8,12 @@ from torch import Tensor
 
 from .. import _backend, _checks, _cost_model
 from .._backend import call
-from .._compile import constant_result
 from .._formats import memory_format
 from .._weight_gradients import skippable
 from ..reference import modulated_conv2d as reference
 from ..reference.bias_act import compute_dtype, keeps
 from . import _phases, gemm_conv2d, winograd_conv2d
-from ._convolution import Geometry, channel_dot, convolution, needs_graph, scaled_convolution
+from ._convolution import Geometry, channel_dot, convolution, needs_graph, scaled_convolution, torch_dtype
 from ._library import Operator, register, register_composed
 from .bias_act import for_dtype, is_identity, parse_activation, slope, sum_to_bias
 from .filter_energy import filter_energy
@@ -239,21 +237,9 @@ def _work_dtype(
         if _phases.serves(x, weight, up, down, pads) and gemm_conv2d.serves(x, weight[..., ::2, ::2]):
             return x.dtype
         beaten = is_plain and winograd_conv2d.beats_bfloat16(x, weight, (pads[2], pads[0]))
-        if _multiplies_bfloat16() and not beaten:
-            return x.dtype
+        if not beaten:
+            return torch_dtype(x)
     return compute_dtype(x.dtype)
-
-
-@constant_result
-@functools.cache
-def _multiplies_bfloat16() -> bool:
-    """Whether torch's bfloat16 convolutions are worth it: with AVX512-BF16, but without AMX.
-
-    On an AMD EPYC with the former, 3x3 convolutions take half the time of float32 with conversions. Of a processor that
-    says it has AMX, oneDNN makes use; where a virtual machine does not let it, that is an illegal instruction.
-    """
-    supported: bool = torch.ops.mkldnn._is_mkldnn_bf16_supported()
-    return supported and torch.cpu._is_avx512_bf16_supported() and not torch.cpu._is_amx_tile_supported()
 
 
 def finish(

@@ -83,7 +83,7 @@ bool has_amx_flags() {
 // Whether this process may use AMX: by the processor's flags, the kernel, which saves tiles for those who asked, and a
 // trial. The flags alone tell nothing, nor do their absent neighbours: virtual machines are known that set them and
 // hide the tiles' description (CPUID leaf 0x1d), with tiles that work, and with tiles that do not.
-bool may_use_amx(bool by_trial_alone) {
+bool may_use_amx([[maybe_unused]] bool by_trial_alone) {
 #if defined(GANOPS_X86_64) && defined(__linux__)
   constexpr long kRequestPermission = 0x1023, kTileData = 18;  // of Linux' asm/prctl.h
   const bool is_granted = syscall(SYS_arch_prctl, kRequestPermission, kTileData) == 0;

@@ -16,6 +16,8 @@ import torch
 
 import ganops
 
+from ..ops._convolution import torch_dtype
+
 PRODUCT_SIZE = 2048  # of square matrices: 1 to 17 GFLOP in a cache-friendly ratio of 1 to 1000
 COPY_BYTES = 2**28  # more than caches hold
 PEAK_REPEATS = 5
@@ -39,6 +41,7 @@ class Peaks:
 
 def measure_peaks(device: str, dtype: torch.dtype = torch.float32) -> Peaks:
     a, b = (torch.randn(PRODUCT_SIZE, PRODUCT_SIZE).to(device, dtype) for _ in range(2))
+    a, b = (t.to(torch_dtype(t)) for t in (a, b))
     out = torch.empty_like(a)
     source = torch.ones(COPY_BYTES, dtype=torch.int8, device=device)
     target = torch.ones_like(source)

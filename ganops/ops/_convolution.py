@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from .._backend import call
 from .._compile import constant_result
 from .._weight_gradients import weight_gradients_disabled
 from ..reference.modulated_conv2d import scaled
@@ -124,8 +125,10 @@ def convolution(
         for factors, first_dim in ((scale, geometry.transposed), (out_scale, not geometry.transposed)):
             weight = weight if factors is None else weight * _along_weight(factors, first_dim)
         scale = out_scale = None
-    y = torch.ops.aten.convolution(scaled(x, scale), weight.to(x.dtype), None, *geometry.arguments())
-    return scaled(y, out_scale)
+    y: Tensor = torch.ops.aten.convolution(scaled(x, scale), weight.to(x.dtype), None, *geometry.arguments())
+    if out_scale is not None:
+        y = call("modulated_conv2d_epilogue", y, out_scale, None, None, "linear", 0.0, 1.0, -1.0)
+    return y
 
 
 def torch_dtype(x: Tensor) -> torch.dtype:

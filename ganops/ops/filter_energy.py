@@ -8,11 +8,12 @@ from ._convolution import needs_graph
 from ._library import Operator, register_composed
 
 _NAME = "filter_energy"
+_DTYPE = torch.float32
 
 
 def filter_energy(weight: Tensor) -> Tensor:
     """[O, I] of weight [O, I, kh, kw]."""
-    if needs_graph(weight) or weight.dtype != torch.float32 or not _backend.has_cpu_kernel(_NAME, weight):
+    if needs_graph(weight) or weight.dtype != _DTYPE or not _backend.has_cpu_kernel(_NAME, weight):
         return _reference(weight)
     energy: Tensor = torch.ops.ganops.filter_energy(weight)
     return energy

@@ -16,6 +16,7 @@ from ..reference.modulated_conv2d import scaled
 from ._library import Operator, register_composed
 
 _NAME = "gemm_conv2d"
+_DTYPES = (torch.bfloat16, torch.float32)  # of images
 _WANTED = os.environ.get("GANOPS_GEMM") != "0"
 # Where it was faster than torch's convolution when timed: of these shapes, by these instructions.
 FEW_OUTPUTS = 4  # of one tap
@@ -29,7 +30,7 @@ def serves(x: Tensor, weight: Tensor) -> bool:
     """Whether this is the way to convolve x with weight [O, I, kh, kw], with stride 1, where autograd does not look."""
     return (
         _WANTED
-        and x.dtype in (torch.bfloat16, torch.float32)
+        and x.dtype in _DTYPES
         and x.is_contiguous()
         and _backend.has_cpu_kernel(_NAME, x)
         and _is_faster(x, weight)

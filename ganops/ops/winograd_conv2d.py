@@ -15,6 +15,7 @@ from .. import _backend
 from ..reference.modulated_conv2d import scaled
 from ._library import Operator, register_composed
 
+_DTYPE = torch.float32
 _NAME, _GRADIENT = "winograd_conv2d", "winograd_conv2d_weight_grad"
 _WANTED = os.environ.get("GANOPS_WINOGRAD") != "0"
 MIN_CHANNELS = 64  # with fewer, the transforms cost more than they save
@@ -24,7 +25,7 @@ BFLOAT16_MIN_CHANNELS, BFLOAT16_MIN_TILES = 256, 256  # likewise, where AVX512-B
 
 def serves(x: Tensor, weight: Tensor, padding: tuple[int, int]) -> bool:
     """Whether this is the way to convolve x with weight [O, I, kh, kw], with stride 1, where autograd does not look."""
-    return x.dtype == torch.float32 and _is_large(x, weight, padding, MIN_CHANNELS, MIN_TILES)
+    return x.dtype == _DTYPE and _is_large(x, weight, padding, MIN_CHANNELS, MIN_TILES)
 
 
 def beats_bfloat16(x: Tensor, weight: Tensor, padding: tuple[int, int]) -> bool:

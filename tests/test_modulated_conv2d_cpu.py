@@ -158,7 +158,7 @@ def test_no_pass_follows_a_convolution_that_is_only_demodulated(
     for module in (modulated_conv2d, _convolution):
         monkeypatch.setattr(module, "call", lambda name, *args: calls.append(name))
     y = ganops.modulated_conv2d(x, weight, styles, padding=1, prenormalize=prenormalize)
-    assert relative_error(y, expected) <= 2e-5
+    assert relative_error(y, expected) <= (2e-5 if shape[1] == 64 else TOLERANCE[torch.float32])  # Winograd's, or not
     assert not calls
 
 
@@ -172,7 +172,24 @@ def test_root_mean_squares_of_any_size(graph: bool, size: float) -> None:
         expected = ganops.modulated_conv2d(x, weight, styles, prenormalize="rms")
     y = ganops.modulated_conv2d(x, weight, styles, prenormalize="rms")
     assert y.isfinite().all()
-    torch.testing.assert_close(y, expected, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(y, expected)
+
+
+RENAMED = """
+import torch, ganops
+exact, torch.float32 = torch.float64, torch.float64
+for channels, size, taps in ((64, 40, 3), (128, 64, 1)):
+    shapes = (1, channels, size, size), (64, channels, taps, taps), (1, channels)
+    tensors = [torch.randn(shape, dtype=exact) for shape in shapes]
+    with ganops.backend("reference"):
+        expected = ganops.modulated_conv2d(*tensors)
+    torch.testing.assert_close(ganops.modulated_conv2d(*tensors), expected)
+"""
+
+
+def test_float32_may_be_renamed() -> None:
+    """To run a network that names it in float64, after ganops is imported."""
+    subprocess.run([sys.executable, "-c", RENAMED], check=True)
 
 
 @pytest.mark.skipif(ganops.backends()["cpu"] != "available", reason="no compiled kernels")

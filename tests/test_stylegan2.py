@@ -193,7 +193,7 @@ def test_torch_convolves_bfloat16_where_the_processor_does(multiplies, monkeypat
     assert seen.dtypes == {torch.bfloat16 if multiplies else torch.float32}
     exact = conv2d_resample(x.double(), w.double(), down=2, padding=1)
     expected = exact, *torch.autograd.grad(exact, (x, w), torch.ones_like(exact))
-    torch.testing.assert_close((y, *gradients), tuple(t.bfloat16() for t in expected), rtol=2**-6, atol=2**-6)
+    torch.testing.assert_close((y, *gradients), tuple(t.bfloat16() for t in expected), rtol=2**-7, atol=1e-3)
 
 
 @pytest.mark.emulated

@@ -40,8 +40,8 @@ class Peaks:
 
 
 def measure_peaks(device: str, dtype: torch.dtype = torch.float32) -> Peaks:
+    dtype = torch_dtype(torch.empty(0, dtype=dtype, device=device))
     a, b = (torch.randn(PRODUCT_SIZE, PRODUCT_SIZE).to(device, dtype) for _ in range(2))
-    a, b = (t.to(torch_dtype(t)) for t in (a, b))
     out = torch.empty_like(a)
     source = torch.ones(COPY_BYTES, dtype=torch.int8, device=device)
     target = torch.ones_like(source)

@@ -12,6 +12,7 @@ from ..reference.bias_act import compute_dtype
 from ..reference.modulated_conv2d import DEMODULATION_EPSILON, PRENORMALIZERS, scaled
 from ._convolution import Geometry, needs_graph
 from ._mixed_convolution import mixed_convolution, mixed_weight
+from .filter_energy import filter_energy
 from .modulated_conv2d import check_per_sample, convolve_and_finish, parse_options
 
 
@@ -133,7 +134,7 @@ def energy_by_sample(bank: Tensor, mix: Tensor, square_styles: Tensor) -> Tensor
     """From each sample's weights in turn: quicker for few samples, but a graph would keep all those weights."""
     energy = square_styles.new_empty(mix.shape[0], bank.shape[1])
     for n in range(mix.shape[0]):
-        energy[n] = mixed_weight(bank, mix[n]).square().sum([2, 3]) @ square_styles[n]
+        energy[n] = filter_energy(mixed_weight(bank, mix[n])) @ square_styles[n]
     return energy
 
 

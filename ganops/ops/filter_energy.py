@@ -8,7 +8,7 @@ from ._convolution import needs_graph
 from ._library import Operator, register_composed
 
 _NAME = "filter_energy"
-_DTYPE = torch.float32
+_DTYPE = torch.float32  # whatever torch.float32 will be: some rename it to run a network in float64
 
 
 def filter_energy(weight: Tensor) -> Tensor:

@@ -16,7 +16,7 @@ from ..reference.modulated_conv2d import scaled
 from ._library import Operator, register_composed
 
 _NAME = "gemm_conv2d"
-_DTYPES = (torch.bfloat16, torch.float32)  # of images
+_DTYPES = (torch.bfloat16, torch.float32)  # of images; settled at import, as filter_energy's
 _WANTED = os.environ.get("GANOPS_GEMM") != "0"
 # Where it was faster than torch's convolution when timed: of these shapes, by these instructions.
 FEW_OUTPUTS = 4  # of one tap

@@ -15,7 +15,7 @@ from .. import _backend
 from ..reference.modulated_conv2d import scaled
 from ._library import Operator, register_composed
 
-_DTYPE = torch.float32
+_DTYPE = torch.float32  # settled at import, as filter_energy's
 _NAME, _GRADIENT = "winograd_conv2d", "winograd_conv2d_weight_grad"
 _WANTED = os.environ.get("GANOPS_WINOGRAD") != "0"
 MIN_CHANNELS = 64  # with fewer, the transforms cost more than they save
